@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""metabook: the package under *Learning to Learn*, an executable textbook on meta-learning."""
+
+from metabook.data.glyphs import glyphs
+from metabook.data.images import LabelledImages
+from metabook.data.omniglot import omniglot
+from metabook.evaluation import Score, evaluate
+from metabook.learner import Learner
+from metabook.metric.protonet import ProtoNet, compute_prototypes
+from metabook.models import MLP, Conv4
+from metabook.optimization.inner_loop import maml_update
+from metabook.optimization.maml import MAML
+from metabook.tasks.episode import Episode
+from metabook.tasks.few_shot import FewShotTasks
+from metabook.tasks.sinusoids import Sinusoids
+from metabook.training import History, train
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "MAML",
+    "MLP",
+    "Conv4",
+    "Episode",
+    "FewShotTasks",
+    "History",
+    "LabelledImages",
+    "Learner",
+    "ProtoNet",
+    "Score",
+    "Sinusoids",
+    "compute_prototypes",
+    "evaluate",
+    "glyphs",
+    "maml_update",
+    "omniglot",
+    "train",
+]

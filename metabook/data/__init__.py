@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Labelled images: procedural handwriting, and Omniglot."""

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: MIT
+"""The inner loop: gradient steps on a support set, as a function from weights to weights.
+
+    theta_{s+1} = theta_s - lr * grad L_support(theta_s)
+
+Nothing is changed in place: the caller's model keeps its weights and buffers, and the result is differentiable
+with respect to theta_0. Taught in sections 4.1 and 5.1 of the book.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from metabook.learner import LossFn
+
+__all__ = ["Weights", "call", "gradient_steps", "maml_update", "twice_differentiable"]
+
+Weights = dict[str, Tensor]
+
+
+def maml_update(model: nn.Module, loss: Tensor, lr: float, first_order: bool = False) -> list[Tensor]:
+    """One inner step, theta' = theta - lr * grad(loss): the document's listing of section 5.1, mended.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Left as it is.
+    loss : Tensor
+        A scalar that every parameter of ``model`` took part in.
+    lr : float
+    first_order : bool
+        Treat the gradient as a constant, so that the derivative of theta' with respect to theta is the
+        identity instead of I - lr * H.
+
+    Returns
+    -------
+    list of Tensor
+        The fast weights, in the order of ``model.parameters()`` (frozen ones unchanged). ``functional_call``
+        takes them by name: ``dict(zip(dict(model.named_parameters()), fast_weights))``.
+
+    Raises
+    ------
+    ValueError
+        If the loss does not depend on some parameter; the message names it.
+
+    References
+    ----------
+    Finn, Abbeel & Levine, 2017, https://arxiv.org/abs/1703.03400
+
+    Examples
+    --------
+    >>> model = nn.Linear(1, 1, bias=False)
+    >>> loss = model(torch.ones(1, 1)).sum()  # its gradient is 1
+    >>> fast_weights = maml_update(model, loss, lr=0.5)
+    >>> bool(fast_weights[0] == model.weight - 0.5)
+    True
+    """
+    weights: Weights = dict(model.named_parameters())
+    moving = {name: w for name, w in weights.items() if w.requires_grad}
+    return list((weights | _step(moving, loss, lr, not first_order)).values())
+
+
+def gradient_steps(
+    model: nn.Module, weights: Weights, x: Tensor, y: Tensor, *, loss_fn: LossFn, lr: float, steps: int, graph: bool
+) -> Weights:
+    """Take ``steps`` gradient steps on one support set and return the fast weights.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The function that the weights go into; itself unchanged.
+    weights : dict of name to Tensor
+        Where to start.
+    x, y : Tensor, (S, ...) and (S, ...)
+    loss_fn : callable
+    lr : float
+    steps : int
+    graph : bool
+        Keep the graph of the gradients, so that the result can be differentiated twice (MAML proper).
+    """
+    for _ in range(steps):
+        weights = _step(weights, loss_fn(call(model, weights, x), y), lr, graph)
+    return weights
+
+
+def _step(weights: Weights, loss: Tensor, lr: float, graph: bool) -> Weights:
+    if not loss.requires_grad:
+        raise ValueError("the loss does not depend on any parameter: was it computed under torch.no_grad()?")
+    with _explain_missing_derivative():
+        grads = torch.autograd.grad(loss, list(weights.values()), create_graph=graph, allow_unused=True)
+    unused = [name for name, g in zip(weights, grads, strict=True) if g is None]
+    if unused:
+        raise ValueError(
+            f"the loss does not reach {', '.join(unused)}: gradient descent cannot adapt what has no gradient. Remove "
+            "it from the model, or freeze it with requires_grad_(False)"
+        )
+    return {name: w - lr * g for (name, w), g in zip(weights.items(), grads, strict=True)}
+
+
+def call(model: nn.Module, weights: Weights, x: Tensor) -> Tensor:
+    """``model(x)`` with these weights in place of its own; its buffers are protected by copies."""
+    buffers = {name: b.clone() for name, b in model.named_buffers()}
+    result: Tensor = functional_call(model, weights | buffers, (x,))
+    return result
+
+
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """Run attention by its plain formula: torch's fused kernels have no second derivative.
+
+    Whatever else lacks one is named, with the way out, in place of torch's own error.
+    """
+    with sdpa_kernel(SDPBackend.MATH), _explain_missing_derivative():
+        yield
+
+
+@contextmanager
+def _explain_missing_derivative() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in ("is not implemented", "once_differentiable", "double backward")):
+            raise
+        raise RuntimeError(
+            f"an operation of the model has no second derivative ({error}). MAML differentiates through its own "
+            "gradient steps: replace that operation, or leave the second derivatives out with first_order=True"
+        ) from error

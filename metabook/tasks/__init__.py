@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Tasks: where episodes come from."""
