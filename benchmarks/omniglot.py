@@ -38,7 +38,7 @@ EXPERIMENTS = {
         way=60,
         query=5,
         tasks_per_batch=1,
-        iterations=2600,
+        iterations=4500,
         test_query=15,
         test_steps=None,
         paper={"accuracy": 98.8, "source": "Snell et al. 2017, Table 1, https://arxiv.org/abs/1703.05175"},
@@ -49,12 +49,12 @@ EXPERIMENTS = {
         way=5,
         query=1,
         tasks_per_batch=32,
-        iterations=7000,
+        iterations=5000,
         test_query=1,
         test_steps=3,
         paper={"accuracy": 98.7, "source": "Finn et al. 2017, Table 1, https://arxiv.org/abs/1703.03400"},
         differences="The paper trains for 60,000 iterations on a random split of 1,200 and 423 characters, turning "
-        "each character at random; here 7,000 iterations with a cosine schedule on the split of Vinyals et al., "
+        "each character at random; here 5,000 iterations with a cosine schedule on the split of Vinyals et al., "
         "where each rotation is a class of its own.",
     ),
 }

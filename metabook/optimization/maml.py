@@ -173,9 +173,14 @@ def _workers(threads: int) -> Iterator[Callable[..., Iterable[Any]]]:
     """A ``map`` over tasks: the built-in one, or one that keeps several threads busy with one core each."""
     if threads == 1:
         yield map
-    else:
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # else every thread would ask for all cores
+    try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield pool.map
+    finally:
+        torch.set_num_threads(before)
 
 
 def _targets(support_y: Tensor) -> Tensor:

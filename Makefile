@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: MIT
+# The commands of the project; each makes what it needs.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help book test serve notebooks address release-check clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(READY): requirements.txt pyproject.toml tools/install.py
+	@$(PYTHON) tools/install.py $(VENV)
+
+book: $(READY)  ## build both editions into _build/html
+	@$(PY) tools/build.py
+
+test: $(READY)  ## style, types, all tests, and every notebook compared with its stored outputs
+	@$(PY) tools/check.py
+
+serve: $(READY)  ## serve the built book on http://localhost:8000
+	@$(PY) -m http.server 8000 --bind localhost --directory _build/html
+
+notebooks: $(READY)  ## execute the English notebooks and carry code and outputs to the Chinese ones
+	@$(PY) tools/notebooks.py execute
+
+address: $(READY)  ## set the repository's address everywhere: make address URL=https://github.com/...
+	@$(PY) tools/address.py "$(URL)"
+
+release-check: $(READY)  ## the notebooks with other thread counts and as on an older processor
+	@$(PY) tools/release_check.py
+
+clean:  ## remove what the commands made
+	rm -rf $(VENV) _build .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""One style for every figure of the book, and the drawings that several sections share."""
+
+import inspect
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "book_style", "show_images", "source"]
+
+# Okabe & Ito: distinguishable with any colour vision (https://jfly.uni-koeln.de/color/)
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#767676"
+
+
+def book_style() -> None:
+    """Set matplotlib's defaults to the book's: wide enough to read on a phone, no frame where none is needed."""
+    import matplotlib as mpl
+
+    mpl.rcParams.update(
+        {
+            "figure.figsize": (6.4, 3.6),
+            "figure.dpi": 100,
+            "savefig.dpi": 100,
+            "font.size": 12,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.prop_cycle": mpl.cycler(color=[BLUE, ORANGE, GREEN, PURPLE, GREY]),
+            "lines.linewidth": 2,
+            "legend.frameon": False,
+            "figure.constrained_layout.use": True,
+        }
+    )
+
+
+def show_images(
+    ax: "Axes", images: Tensor, titles: Sequence[str] | None = None, colors: Sequence[str] | None = None
+) -> None:
+    """Draw small images (N, H, W) side by side as ink on paper, each with a word below it."""
+    n, height, width = images.shape
+    gap = 4
+    strip = np.ones((height, n * (width + gap) - gap))
+    for i, image in enumerate(images):
+        strip[:, i * (width + gap) : i * (width + gap) + width] = 1 - image.numpy()
+    ax.imshow(strip, cmap="gray", vmin=0, vmax=1)
+    ax.set_xticks([i * (width + gap) + width / 2 for i in range(n)], titles or [""] * n)
+    ax.set_yticks([])
+    ax.tick_params(length=0)
+    ax.spines[["left", "bottom"]].set_visible(False)
+    for label, color in zip(ax.get_xticklabels(), colors or ["black"] * n, strict=True):
+        label.set_color(color)
+
+
+def source(*things: Callable[..., Any]) -> Any:
+    """The package's own code of some functions or methods, without their docstrings, for a notebook to show."""
+    from IPython.display import Markdown  # in every notebook, and needed nowhere else
+
+    parts = []
+    for thing in things:
+        code = textwrap.dedent(inspect.getsource(thing))
+        if thing.__doc__:
+            start = code.index('"""')
+            end = code.index('"""', start + 3) + 3
+            code = code[: code.rindex("\n", 0, start)] + code[end:]
+        parts.append(code.rstrip())
+    return Markdown("```python\n" + "\n\n\n".join(parts) + "\n```")

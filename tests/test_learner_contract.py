@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""What holds for every learner. A new method joins by one line in LEARNERS."""
+
+import copy
+
+import pytest
+import torch
+from conftest import small_conv
+
+import metabook as mb
+
+LEARNERS = {
+    "protonet": lambda: mb.ProtoNet(small_conv(norm="batch")),
+    "protonet, batch statistics": lambda: mb.ProtoNet(small_conv()),
+    "maml": lambda: mb.MAML(small_conv(out=5), inner_lr=0.1),
+    "maml, strided": lambda: mb.MAML(small_conv(out=5, strided=True), inner_lr=0.1, inner_steps=2),
+    "maml, group norm": lambda: mb.MAML(small_conv(out=5, norm="group"), inner_lr=0.1),
+    "maml, first order": lambda: mb.MAML(small_conv(out=5, norm="none"), inner_lr=0.1, first_order=True),
+}
+
+
+@pytest.fixture(params=LEARNERS)
+def learner(request):
+    torch.manual_seed(0)
+    return LEARNERS[request.param]().double().eval()
+
+
+@pytest.fixture
+def episode(tasks):
+    return tasks.sample(3).to(torch.float64)
+
+
+def answer(learner, episode, **changes):
+    parts = {"support_x": episode.support_x, "support_y": episode.support_y, "query_x": episode.query_x} | changes
+    with torch.no_grad():
+        return learner(**parts)
+
+
+def test_scores_have_the_shape_tasks_queries_way(learner, episode):
+    assert answer(learner, episode).shape == (3, 15, 5)
+
+
+def test_the_same_call_twice_answers_the_same(learner, episode):
+    assert torch.equal(answer(learner, episode), answer(learner, episode))
+
+
+def test_permuted_queries_permute_the_predictions(learner, episode):
+    order = torch.randperm(15)
+    a, b = answer(learner, episode)[:, order], answer(learner, episode, query_x=episode.query_x[:, order])
+    assert torch.allclose(a, b, atol=1e-8)
+
+
+def test_a_permuted_support_set_changes_nothing(learner, episode):
+    order = torch.randperm(10)
+    a = answer(learner, episode)
+    b = answer(learner, episode, support_x=episode.support_x[:, order], support_y=episode.support_y[:, order])
+    assert torch.allclose(a, b, atol=1e-8)
+
+
+def test_labels_may_be_any_integers_and_predictions_come_back_as_these(learner, episode):
+    names = torch.tensor([-7, 3, 10, 11, 400])  # ascending, so that the columns stay
+    renamed = names[episode.support_y]
+    assert torch.equal(answer(learner, episode), answer(learner, episode, support_y=renamed))
+    with torch.no_grad():
+        columns = learner.predict(episode.support_x, episode.support_y, episode.query_x)
+        labels = learner.predict(episode.support_x, renamed, episode.query_x)
+    assert torch.equal(labels, names[columns])
+
+
+def test_tasks_do_not_see_each_other(learner, episode):
+    alone = torch.cat([answer(learner, task) for task in episode.tasks()])
+    assert torch.allclose(alone, answer(learner, episode), atol=1e-8)
+
+
+def test_a_query_alone_is_answered_as_in_company_unless_transductive(learner, episode):
+    together, alone = answer(learner, episode)[:, :1], answer(learner, episode, query_x=episode.query_x[:, :1])
+    # a learner that is declared transductive must really be: otherwise the word would mean nothing
+    assert torch.allclose(together, alone, atol=1e-5) != learner.transductive
+
+
+def test_adapting_evaluating_and_predicting_leave_everything_as_it_was(learner, episode, tasks):
+    learner.train()
+    learner.get_submodule("embedding" if hasattr(learner, "embedding") else "model").eval()
+    state, modes = copy.deepcopy(learner.state_dict()), [m.training for m in learner.modules()]
+    inputs = [t.clone() for t in (episode.support_x, episode.support_y, episode.query_x)]
+    rng = torch.get_rng_state()
+    mb.evaluate(learner.double(), _Double(tasks), episodes=4)
+    answer(learner, episode)
+    assert [m.training for m in learner.modules()] == modes
+    assert all(torch.equal(a, b) for a, b in zip(state.values(), learner.state_dict().values(), strict=True))
+    assert torch.equal(rng, torch.get_rng_state())
+    assert all(p.grad is None for p in learner.parameters())
+    for before, now in zip(inputs, (episode.support_x, episode.support_y, episode.query_x), strict=True):
+        assert torch.equal(before, now)
+
+
+class _Double:
+    def __init__(self, tasks):
+        self.tasks = tasks
+
+    def sample(self, tasks, start=0):
+        return self.tasks.sample(tasks, start).to(torch.float64)
+
+
+def test_backward_reaches_every_parameter(learner, episode):
+    learner.train().backward(episode)
+    for name, p in learner.named_parameters():
+        assert p.grad is not None, name
+
+
+def test_a_query_label_that_the_support_set_lacks_is_named(learner, episode):
+    wrong = episode.query_y.clone()
+    wrong[1, 4] = 9
+    with pytest.raises(ValueError, match="query 4 of task 1 has label 9, which is not in its support set"):
+        learner.loss(mb.Episode(episode.support_x, episode.support_y, episode.query_x, wrong))
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("support_x", lambda x: x[:, 1:], "must begin with the same"),
+        ("query_x", lambda x: x[1:], "only the second size"),
+        ("query_x", lambda x: x[..., 1:], "only the second size"),
+        ("support_x", lambda x: x[0], "must begin with the same|support_x\\[None\\]"),
+        ("support_y", lambda y: y[0], "For a single task add the first one"),
+        ("support_x", lambda x: (255 * x).to(torch.uint8), "divided by 255"),
+        ("support_y", lambda y: y % 2 == 0, "class labels are integers"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named_before_torch_fails(learner, episode, part, change, message):
+    with pytest.raises(ValueError, match=message):
+        answer(learner, episode, **{part: change(getattr(episode, part))})
+
+
+def test_a_checkpoint_restores_the_answers(learner, episode, tmp_path):
+    torch.save(learner.state_dict(), tmp_path / "w.pt")
+    expected = answer(learner, episode)
+    for p in learner.parameters():
+        p.data.add_(1.0)
+    learner.load_state_dict(torch.load(tmp_path / "w.pt", weights_only=True))
+    assert torch.equal(answer(learner, episode), expected)

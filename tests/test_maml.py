@@ -1,0 +1,371 @@
+# SPDX-License-Identifier: MIT
+"""MAML: the gradient is the gradient, and nothing of the caller's is touched."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import metabook as mb
+from metabook.optimization.inner_loop import gradient_steps
+
+
+def curved_net():
+    return nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+
+
+def task_batch(tasks=2, support=6, query=5, features=2, way=3):
+    g = torch.Generator().manual_seed(1)
+    x, q = (torch.randn(tasks, n, features, generator=g, dtype=torch.float64) for n in (support, query))
+    return mb.Episode(
+        x, torch.arange(support).remainder(way).repeat(tasks, 1), q, torch.arange(query).remainder(way).repeat(tasks, 1)
+    )
+
+
+def numeric_gradient(loss, parameters, eps=1e-5):
+    """Central differences of a whole function of the parameters."""
+    grads = []
+    for p in parameters:
+        g = torch.zeros_like(p)
+        for i in itertools.product(*map(range, p.shape)):
+            with torch.no_grad():
+                old = p[i].item()
+                p[i] = old + eps
+                up = loss()
+                p[i] = old - eps
+                down = loss()
+                p[i] = old
+            g[i] = (up - down) / (2 * eps)
+        grads.append(g)
+    return grads
+
+
+def outer_gradient(learner, episode):
+    learner.zero_grad()
+    learner.backward(episode)
+    return torch.cat([p.grad.flatten() for p in learner.parameters()])
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_outer_gradient_agrees_with_central_differences_of_adapt_then_query(steps):
+    learner, episode = mb.MAML(curved_net(), inner_lr=0.5, inner_steps=steps), task_batch()
+    exact = outer_gradient(learner, episode)
+
+    def loss():
+        with torch.no_grad():
+            return learner.loss(episode).item()
+
+    numeric = torch.cat([g.flatten() for g in numeric_gradient(loss, learner.parameters())])
+    assert torch.allclose(exact, numeric, rtol=1e-6, atol=1e-9)
+
+
+def test_the_outer_gradient_is_right_through_batch_norm_and_convolution():
+    net = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False), nn.Tanh(), nn.Flatten(), nn.Linear(18, 3)
+    ).double()
+    learner, episode = mb.MAML(net, inner_lr=0.5, inner_steps=2), task_batch(features=25)
+    episode = mb.Episode(
+        episode.support_x.unflatten(2, (1, 5, 5)),
+        episode.support_y,
+        episode.query_x.unflatten(2, (1, 5, 5)),
+        episode.query_y,
+    )
+    exact = outer_gradient(learner, episode)
+
+    def loss():
+        with torch.no_grad():
+            return learner.loss(episode).item()
+
+    numeric = torch.cat([g.flatten() for g in numeric_gradient(loss, learner.parameters())])
+    assert torch.allclose(exact, numeric, rtol=1e-6, atol=1e-8)
+
+
+def test_first_order_is_another_gradient_and_says_so_by_its_name_alone():
+    episode, net = task_batch(), curved_net()
+    second, first = mb.MAML(net, inner_lr=0.5), mb.MAML(net, inner_lr=0.5, first_order=True)
+    a, b = outer_gradient(second, episode), outer_gradient(first, episode)
+    assert (a - b).norm() / a.norm() > 0.01
+    assert second.loss(episode).item() == first.loss(episode).item(), "the value is the same; only the gradient differs"
+
+
+def test_first_order_is_the_query_gradient_at_the_adapted_weights():
+    learner, episode = mb.MAML(curved_net(), inner_lr=0.5, inner_steps=2, first_order=True), task_batch(tasks=1)
+    fast = {n: w[0].detach().requires_grad_() for n, w in learner.adapt(episode.support_x, episode.support_y).items()}
+    scores = torch.func.functional_call(learner.model, fast, (episode.query_x[0],))
+    grads = torch.autograd.grad(F.cross_entropy(scores, episode.query_y[0]), list(fast.values()))
+    assert torch.allclose(outer_gradient(learner, episode), torch.cat([g.flatten() for g in grads]), rtol=1e-10)
+
+
+def test_first_order_builds_no_graph_through_the_inner_gradient():
+    learner, episode = mb.MAML(curved_net(), inner_lr=0.5, inner_steps=3, first_order=True), task_batch(tasks=1)
+    fast = learner.adapt(episode.support_x, episode.support_y)
+    nodes, todo = set(), [w.grad_fn for w in fast.values()]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in nodes:
+            nodes.add(node)
+            todo += [n for n, _ in node.next_functions]
+    names = {type(n).__name__ for n in nodes}
+    assert names <= {"StackBackward0", "SubBackward0", "AccumulateGrad"}, names
+
+
+class Quadratic(nn.Module):
+    """L(theta) = theta' A theta / 2 - b' theta, as a model whose prediction is its loss."""
+
+    def __init__(self):
+        super().__init__()
+        g = torch.Generator().manual_seed(0)
+        m = torch.randn(4, 4, generator=g, dtype=torch.float64)
+        self.A, self.b = (
+            m @ m.T / 4 + torch.eye(4, dtype=torch.float64),
+            torch.randn(4, generator=g, dtype=torch.float64),
+        )
+        self.theta = nn.Parameter(torch.randn(4, generator=g, dtype=torch.float64))
+
+    def forward(self, x):
+        return (self.theta @ self.A @ self.theta / 2 - self.b @ self.theta).expand(len(x), 1)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_closed_form_on_a_quadratic(steps):
+    """theta_K - c = (I - lr A)^K (theta - c), so the outer gradient is (I - lr A)^K A (theta_K - c)."""
+    model, lr = Quadratic(), 0.1
+    learner = mb.MAML(model, inner_lr=lr, inner_steps=steps, loss_fn=lambda p, y: p.mean())
+    zeros = torch.zeros(1, 2, 1, dtype=torch.float64)
+    episode = mb.Episode(zeros, zeros, zeros, zeros)
+    shrink = torch.linalg.matrix_power(torch.eye(4, dtype=torch.float64) - lr * model.A, steps)
+    c = torch.linalg.solve(model.A, model.b)
+    adapted = c + shrink @ (model.theta.detach() - c)
+    fast = learner.adapt(zeros, zeros)["theta"][0]
+    assert torch.allclose(fast, adapted, rtol=1e-12)
+    assert torch.allclose(outer_gradient(learner, episode), shrink @ model.A @ (adapted - c), rtol=1e-10)
+
+
+def test_copies_of_one_task_give_the_gradient_of_one():
+    learner, one = mb.MAML(curved_net(), inner_lr=0.5), task_batch(tasks=1)
+    four = mb.Episode(
+        *(t.repeat(4, *[1] * (t.dim() - 1)) for t in (one.support_x, one.support_y, one.query_x, one.query_y))
+    )
+    assert torch.allclose(outer_gradient(learner, one), outer_gradient(learner, four), rtol=1e-12)
+
+
+def test_backward_adds_to_grad_and_equals_the_gradient_of_the_loss():
+    learner, episode = mb.MAML(curved_net(), inner_lr=0.5, inner_steps=2), task_batch(tasks=3)
+    by_task = outer_gradient(learner, episode)
+    learner.backward(episode)
+    twice = torch.cat([p.grad.flatten() for p in learner.parameters()])
+    whole = torch.autograd.grad(learner.loss(episode), list(learner.parameters()))
+    assert torch.allclose(by_task, torch.cat([g.flatten() for g in whole]), rtol=1e-10)
+    assert torch.allclose(twice, 2 * by_task, rtol=1e-12)
+
+
+def test_threads_change_no_bit():
+    net, episode = curved_net(), task_batch(tasks=7)
+    one, three = (outer_gradient(mb.MAML(copy.deepcopy(net), 0.5, 2, threads=n), episode) for n in (1, 3))
+    assert torch.equal(one, three)
+
+
+def test_every_parameter_learns():
+    learner = mb.MAML(mb.Conv4(out=5, width=4, norm="batch_stats"), inner_lr=0.4)
+    tasks = mb.FewShotTasks(mb.glyphs(classes=10), way=5, shot=1, query=3)
+    learner.backward(tasks.sample(4))
+    for name, p in learner.named_parameters():
+        assert p.grad is not None, name
+        assert p.grad.abs().max() > 0, name
+
+
+def test_under_no_grad_the_same_answer_comes_without_a_graph():
+    learner, episode = mb.MAML(curved_net(), inner_lr=0.5, inner_steps=3), task_batch()
+    inputs = episode.support_x, episode.support_y, episode.query_x
+    with_graph = learner(*inputs)
+    with torch.no_grad():
+        without, fast = learner(*inputs), learner.adapt(*inputs[:2])
+    assert torch.equal(with_graph, without)
+    assert with_graph.requires_grad
+    assert not without.requires_grad
+    assert all(w.grad_fn is None and not w.requires_grad for w in fast.values())
+    assert torch.allclose(learner.predict_with(fast, episode.query_x), without)
+
+
+def test_inference_mode_is_explained():
+    learner, episode = mb.MAML(curved_net(), inner_lr=0.5), task_batch()
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"use torch\.no_grad\(\)"):
+        learner(episode.support_x, episode.support_y, episode.query_x)
+
+
+def test_steps_at_test_may_differ_and_more_steps_fit_the_support_set_better():
+    learner, episode = mb.MAML(curved_net(), inner_lr=0.5), task_batch()
+    losses = []
+    for steps in (0, 1, 10, 50):
+        scores = learner(episode.support_x, episode.support_y, episode.support_x, steps=steps)
+        losses.append(F.cross_entropy(scores.flatten(0, 1), episode.support_y.flatten()).item())
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_running_statistics_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"features\.1 is a BatchNorm2d with running statistics.*norm='batch_stats'"):
+        mb.MAML(mb.Conv4(out=5))
+
+
+def test_unused_parameters_are_named():
+    class TwoHeads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.spare = nn.Linear(2, 3), nn.Linear(2, 3)
+
+        def forward(self, x):
+            return self.used(x)
+
+    episode = task_batch()
+    learner = mb.MAML(TwoHeads().double())
+    with pytest.raises(ValueError, match=r"does not reach spare\.weight, spare\.bias.*requires_grad_\(False\)"):
+        learner.loss(episode)
+    learner.model.spare.requires_grad_(False)
+    learner.backward(episode)
+
+
+def test_a_head_of_another_width_is_named():
+    learner = mb.MAML(nn.Linear(2, 4).double())
+    with pytest.raises(ValueError, match="4 outputs but the tasks have 3 classes"):
+        learner.loss(task_batch())
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.q, self.head = nn.Linear(2, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        q = self.q(x)[:, None, None, :]
+        return self.head(F.scaled_dot_product_attention(q, q, q)[:, 0, 0])
+
+
+def test_attention_has_its_second_derivative():
+    torch.manual_seed(0)
+    net = Attention().double()
+    learner, episode = mb.MAML(net, inner_lr=0.5), task_batch()
+    exact = outer_gradient(learner, episode)
+
+    def loss():
+        with torch.no_grad():
+            return learner.loss(episode).item()
+
+    numeric = torch.cat([g.flatten() for g in numeric_gradient(loss, learner.parameters())])
+    assert torch.allclose(exact, numeric, rtol=1e-6, atol=1e-9)
+
+
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        return 2 * g
+
+
+def test_an_operation_without_a_second_derivative_is_explained_and_first_order_is_the_way_out():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(2, 4), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.b(Once.apply(self.a(x)))
+
+    net, episode = Net().double(), task_batch()
+    with pytest.raises(RuntimeError, match=r"no second derivative.*first_order=True"):
+        mb.MAML(net, inner_lr=0.1).backward(episode)
+    mb.MAML(net, inner_lr=0.1, first_order=True).backward(episode)
+
+
+def test_tied_weights_stay_tied():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+            self.b.weight = self.a.weight
+
+        def forward(self, x):
+            return self.b(torch.tanh(self.a(x)))
+
+    net = Tied().double()
+    episode = task_batch(features=3)
+    learner = mb.MAML(net, inner_lr=0.5)
+    exact = outer_gradient(learner, episode)
+
+    def loss():
+        with torch.no_grad():
+            return learner.loss(episode).item()
+
+    numeric = torch.cat([g.flatten() for g in numeric_gradient(loss, learner.parameters())])
+    assert torch.allclose(exact, numeric, rtol=1e-6, atol=1e-9)
+
+
+def test_memory_does_not_grow_over_test_tasks():
+    import gc
+
+    learner = mb.MAML(mb.MLP(2, 3).double(), inner_lr=0.5)
+    episode = task_batch()
+
+    def tensors():
+        gc.collect()
+        return sum(isinstance(o, torch.Tensor) for o in gc.get_objects())
+
+    with torch.no_grad():
+        learner(episode.support_x, episode.support_y, episode.query_x)
+        before = tensors()
+        for _ in range(50):
+            learner(episode.support_x, episode.support_y, episode.query_x)
+    assert tensors() <= before
+
+
+def test_maml_update_is_the_inner_step_and_leaves_the_model_alone():
+    model = curved_net()
+    before = copy.deepcopy(model.state_dict())
+    x, y = torch.randn(6, 2, dtype=torch.float64), torch.arange(6) % 3
+    loss = F.cross_entropy(model(x), y)
+    fast = mb.maml_update(model, loss, lr=0.5)
+    assert all(torch.equal(before[n], w) for n, w in model.state_dict().items())
+    theta = dict(model.named_parameters())
+    step = gradient_steps(model, theta, x, y, loss_fn=F.cross_entropy, lr=0.5, steps=1, graph=True)
+    assert all(torch.equal(a, b) for a, b in zip(fast, step.values(), strict=True))
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_maml_update_is_differentiable_through_the_step_unless_first_order(first_order):
+    model = Quadratic()
+    loss = model(torch.zeros(1, 1)).mean()
+    (fast,) = mb.maml_update(model, loss, lr=0.1, first_order=first_order)
+    (jacobian_row,) = torch.autograd.grad(fast[0], [model.theta])
+    identity = torch.eye(4, dtype=torch.float64)
+    expected = identity if first_order else identity - 0.1 * model.A
+    assert torch.allclose(jacobian_row, expected[0], rtol=1e-12)
+
+
+def test_maml_update_names_unused_parameters_and_keeps_frozen_ones():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"does not reach 1\.weight, 1\.bias"):
+        mb.maml_update(model, model[0](torch.ones(1, 2)).sum(), lr=0.1)
+    model[1].requires_grad_(False)
+    fast = mb.maml_update(model, model[0](torch.ones(1, 2)).sum(), lr=0.1)
+    assert len(fast) == 4
+    assert torch.equal(fast[2], model[1].weight)
+    with torch.no_grad(), pytest.raises(ValueError, match="does not depend on any parameter"):
+        mb.maml_update(model, model(torch.ones(1, 2)).sum(), lr=0.1)
+
+
+def test_maml_learns_sine_waves():
+    learner = mb.MAML(mb.MLP(1, 1), inner_lr=0.01, loss_fn=F.mse_loss)
+    mb.train(learner, mb.Sinusoids(shot=10, seed=0), iterations=300, tasks_per_batch=10, lr=5e-3)
+    test = mb.Sinusoids(shot=10, query=50, seed=1)
+    after = mb.evaluate(learner, test, episodes=200)
+    learner.inner_lr = 0.0
+    before = mb.evaluate(learner, test, episodes=200)
+    assert after.metric == "mse_loss"
+    assert not after.higher_is_better
+    assert after.mean + after.ci95 < 0.75 * (before.mean - before.ci95)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""The shape of the package: floors, public names, what an import costs."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomllib
+
+import metabook as mb
+from metabook import results
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "metabook"
+
+# from the ground up; a file imports from its own floor or from lower ones, and the families do not know each other
+FLOORS = [
+    ["counter", "checkpoints", "models", "data", "results"],
+    ["tasks"],
+    ["learner"],
+    ["optimization", "metric"],
+    ["evaluation"],
+    ["training"],
+    ["exercises", "plotting"],
+]
+
+
+def floor_of(module):
+    top = module.removeprefix("metabook.").split(".")[0]
+    for height, names in enumerate(FLOORS):
+        if top in names:
+            return height, top
+    raise AssertionError(f"{module} has no floor: add it to FLOORS")
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text("utf8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("metabook"):
+            yield node.module if node.module != "metabook" else f"metabook.{node.names[0].name}"
+        elif isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.startswith("metabook"))
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_nothing_imports_upward(path):
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    if name == "metabook":
+        return
+    height, family = floor_of(name)
+    for module in imports_of(path):
+        other, other_family = floor_of(module)
+        assert other < height or other_family == family or (other == height and height == 0), f"{name} imports {module}"
+
+
+def test_nothing_imports_in_a_circle():
+    graph = {}
+    for path in PACKAGE.rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        graph[name] = set(imports_of(path)) - {name}
+
+    def visit(name, above):
+        assert name not in above, " -> ".join([*above, name])
+        for other in graph.get(name, ()):
+            visit(other, [*above, name])
+
+    for name in graph:
+        visit(name, [])
+
+
+@pytest.mark.parametrize("name", mb.__all__)
+def test_every_public_name_is_documented(name):
+    thing = getattr(mb, name)
+    doc = inspect.getdoc(thing)
+    assert doc, name
+    if name not in ("Learner", "History"):  # a base class and a record: nothing to show that a subclass does not
+        assert "Examples" in doc, f"{name} has no example"
+
+
+def test_import_costs_less_than_half_a_second_beyond_torch():
+    code = "import time, torch; t = time.perf_counter(); import metabook; print(time.perf_counter() - t)"
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
+    assert min(float(run.stdout) for run in runs) < 0.5
+
+
+def test_dependencies_have_lower_bounds_only():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
+    allowed = {"torch", "numpy", "scipy", "matplotlib", "pillow", "tqdm", "scikit-learn"}
+    for line in project["dependencies"]:
+        name, _, bound = line.partition(">=")
+        assert name in allowed
+        assert bound.replace(".", "").isdigit(), line
+
+
+def test_an_unknown_result_is_answered_with_those_that_exist():
+    with pytest.raises(FileNotFoundError, match="there are: .*omniglot_protonet_5way_1shot"):
+        results.load("nothing")
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "results").glob("*.json")), ids=lambda p: p.stem)
+def test_a_committed_result_says_how_it_came_about(path):
+    result = results.load(path.stem)
+    script = result["command"].split()[1]
+    assert result["command"].startswith("python ")
+    assert (ROOT / script).is_file()
+    assert {"processor", "cores", "torch", "python", "date"} <= set(result["environment"])
+    assert "seed" in str(result)
+    assert "episodes" in str(result)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""Prototypical networks: the mean of each class, whatever the labels look like."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import metabook as mb
+from metabook.metric.distances import squared_euclidean
+
+
+def plain_prototypes(x, y):
+    return torch.stack([x[y == c].mean(dim=0) for c in sorted(set(y.tolist()))])
+
+
+@pytest.mark.parametrize("labels", [[3, 7, 9, 3, 9, 9], [0, 1, 2, 2, 1, 0], [5, 5, 5, 5, 5, 5], [9, -4, 3, 9, 3, 9]])
+def test_prototypes_are_the_means_in_the_order_of_the_labels(labels):
+    x, y = torch.randn(6, 4, dtype=torch.float64), torch.tensor(labels)
+    assert torch.allclose(mb.compute_prototypes(x, y), plain_prototypes(x, y), rtol=1e-12)
+
+
+def test_prototypes_of_a_batch_are_those_of_each_task():
+    x, y = (
+        torch.randn(3, 6, 4, dtype=torch.float64),
+        torch.tensor([[3, 7, 9, 3, 9, 9], [1, 1, 0, 0, 2, 2], [8, 8, 8, 8, 4, 6]]),
+    )
+    batch = mb.compute_prototypes(x, y)
+    for t in range(3):
+        assert torch.allclose(batch[t], plain_prototypes(x[t], y[t]), rtol=1e-12)
+
+
+def test_the_order_of_the_support_set_does_not_matter():
+    x, y = torch.randn(9, 4, dtype=torch.float64), torch.arange(9) % 3
+    shuffle = torch.randperm(9)
+    assert torch.allclose(mb.compute_prototypes(x, y), mb.compute_prototypes(x[shuffle], y[shuffle]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16, torch.uint8])
+def test_integer_labels_of_any_dtype_will_do(dtype):
+    y = torch.tensor([2, 0, 2, 0]).to(dtype)
+    assert mb.compute_prototypes(torch.eye(4), y).shape == (2, 4)
+    assert mb.compute_prototypes(torch.eye(4), torch.from_numpy(np.array([2, 0, 2, 0]))).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (torch.zeros(4, 2), torch.zeros(4), "class labels are integers"),
+        (torch.zeros(4, 2), torch.zeros(3).long(), r"support_x is .1, 4, 2. and support_y is .1, 3."),
+        (torch.zeros(4, 2, 3, 3), torch.zeros(4).long(), "expected"),
+        (torch.zeros(2, 4, 2), torch.tensor([[0, 0, 1, 1], [0, 0, 0, 0]]), r"the tasks have \[1, 2\] classes"),
+    ],
+)
+def test_prototypes_refuse_what_has_no_means(x, y, message):
+    with pytest.raises(ValueError, match=message):
+        mb.compute_prototypes(x, y)
+
+
+class Same(nn.Module):
+    def forward(self, x):
+        return x
+
+
+def test_distances_one_and_three_give_logits_minus_one_and_minus_nine():
+    support, query = torch.tensor([[[1.0], [-3.0]]]), torch.tensor([[[0.0]]])
+    assert torch.equal(mb.ProtoNet(Same())(support, torch.tensor([[0, 1]]), query), torch.tensor([[[-1.0, -9.0]]]))
+
+
+def test_the_matrix_form_of_the_distance_equals_the_broadcast_form():
+    z, c = torch.randn(2, 7, 5), torch.randn(2, 3, 5)
+    slow = (z[:, :, None] - c[:, None]).pow(2).sum(-1)
+    assert torch.allclose(squared_euclidean(z, c), slow, rtol=1e-5, atol=1e-5)
+    assert (squared_euclidean(1000 * z, 1000 * z) >= 0).all()
+
+
+def test_the_classifier_is_linear_in_the_embedding():
+    """w = 2c and b = -|c|^2: an identity of the squared distance, false for the plain one."""
+    z, c = torch.randn(1, 7, 5, dtype=torch.float64), torch.randn(1, 3, 5, dtype=torch.float64)
+    linear = 2 * z @ c.mT - c.pow(2).sum(-1)[:, None, :]
+    for d, equal in ((squared_euclidean(z, c), True), (squared_euclidean(z, c).sqrt(), False)):
+        assert torch.allclose((-d).softmax(-1), linear.softmax(-1), rtol=1e-9) == equal
+
+
+def test_an_embedding_that_is_no_vector_is_refused():
+    learner = mb.ProtoNet(nn.Conv2d(1, 2, 3))
+    x = torch.rand(1, 2, 1, 5, 5)
+    with pytest.raises(ValueError, match=r"end the network with nn\.Flatten"):
+        learner(x, torch.tensor([[0, 1]]), x)
+
+
+def test_more_shots_help_and_training_helps(images):
+    train, test = images.split(0.7, 0.3)
+    learner = mb.ProtoNet(mb.Conv4(width=16))
+    five = mb.FewShotTasks(test, 5, 5, 5, seed=1)
+    untrained = mb.evaluate(learner, five, episodes=150)
+    mb.train(learner, mb.FewShotTasks(train, 10, 1, 5), iterations=60, tasks_per_batch=1, lr=3e-3)
+    one, many = (
+        mb.evaluate(learner, mb.FewShotTasks(test, 5, 1, 5, seed=1), episodes=150),
+        mb.evaluate(learner, five, episodes=150),
+    )
+    assert many.mean - many.ci95 > one.mean + one.ci95
+    assert many.mean - many.ci95 > untrained.mean + untrained.ci95

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""The outer loop, its checkpoints, and honest intervals."""
+
+import inspect
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import small_conv
+from scipy import stats
+from torch import nn
+
+import metabook as mb
+from metabook.evaluation import Score
+
+
+def fresh(kind="protonet"):
+    torch.manual_seed(3)
+    if kind == "protonet":
+        return mb.ProtoNet(nn.Sequential(small_conv(norm="batch"), nn.Dropout(0.2)))
+    return mb.MAML(mb.MLP(1, 1, hidden=(8,)), inner_lr=0.01, loss_fn=F.mse_loss)
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_resumed_run_ends_with_the_same_bits(tasks, tmp_path, schedule):
+    class Stop(Exception):
+        pass
+
+    class StopAfter:
+        """The same tasks, and a crash before iteration 6."""
+
+        def __repr__(self):
+            return repr(tasks)
+
+        def sample(self, n, start=0):
+            if start >= 6 * 2:
+                raise Stop
+            return tasks.sample(n, start)
+
+    options = {"iterations": 10, "tasks_per_batch": 2, "valid": tasks, "valid_episodes": 4, "valid_every": 3}
+    options |= {"schedule": schedule, "checkpoint_every": 5}
+    whole, half = fresh(), fresh()
+    torch.manual_seed(11)
+    straight = mb.train(whole, tasks, **options)
+    torch.manual_seed(11)
+    with pytest.raises(Stop):
+        mb.train(half, StopAfter(), checkpoint=tmp_path, **options)
+    again = fresh()
+    torch.manual_seed(99)  # another random state: the checkpoint brings its own
+    resumed = mb.train(again, tasks, checkpoint=tmp_path, **options)
+    assert same(whole, again)
+    assert resumed.losses == straight.losses
+    assert resumed.validations == straight.validations
+
+
+def test_a_finished_run_can_be_loaded_and_lengthened(tasks, tmp_path):
+    a, b = fresh(), fresh()
+    mb.train(a, tasks, iterations=4, tasks_per_batch=2, checkpoint=tmp_path)
+    history = mb.train(b, tasks, iterations=4, tasks_per_batch=2, checkpoint=tmp_path)
+    assert same(a, b)
+    assert len(history.losses) == 4
+    assert len(mb.train(b, tasks, iterations=6, tasks_per_batch=2, checkpoint=tmp_path).losses) == 6
+
+
+def test_ctrl_c_saves(tasks, tmp_path):
+    class Interrupted:
+        def __repr__(self):
+            return repr(tasks)
+
+        def sample(self, n, start=0):
+            if start == 6:
+                raise KeyboardInterrupt
+            return tasks.sample(n, start)
+
+    with pytest.raises(KeyboardInterrupt):
+        mb.train(fresh(), Interrupted(), iterations=10, tasks_per_batch=2, checkpoint=tmp_path)
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 3
+
+
+def test_another_setting_in_the_same_folder_is_refused_by_name(tasks, tmp_path):
+    mb.train(fresh(), tasks, iterations=2, tasks_per_batch=2, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="other settings: lr differ"):
+        mb.train(fresh(), tasks, iterations=4, tasks_per_batch=2, lr=5e-4, checkpoint=tmp_path)
+
+
+def test_an_unreadable_checkpoint_is_explained(tasks, tmp_path):
+    mb.train(fresh(), tasks, iterations=2, tasks_per_batch=2, checkpoint=tmp_path)
+    (tmp_path / "last.pt").write_bytes(b"garbage")
+    with pytest.raises(ValueError, match=r"last\.pt is not a readable checkpoint"):
+        mb.train(fresh(), tasks, iterations=4, tasks_per_batch=2, checkpoint=tmp_path)
+
+
+def test_the_log_is_json_lines(tasks, tmp_path):
+    history = mb.train(
+        fresh(),
+        tasks,
+        iterations=4,
+        tasks_per_batch=2,
+        valid=tasks,
+        valid_episodes=4,
+        valid_every=2,
+        checkpoint=tmp_path,
+    )
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["loss"] for line in lines] == history.losses
+    assert [line["iteration"] for line in lines if "valid" in line] == [2, 4]
+    assert set(torch.load(tmp_path / "best.pt", weights_only=True)) == set(fresh().state_dict())
+
+
+@pytest.mark.parametrize(("kind", "better"), [("accuracy", max), ("error", min)])
+def test_the_best_validation_is_kept_highest_for_accuracy_lowest_for_errors(tasks, kind, better):
+    waves = kind == "error"
+    learner = fresh("maml" if waves else "protonet")
+    source = mb.Sinusoids(shot=5, seed=0) if waves else tasks
+    lr = 0.3 if waves else 0.2  # far too large: the last weights are not the best
+    history = mb.train(learner, source, 12, 2, lr=lr, valid=source, valid_episodes=10, valid_every=1)
+    means = [mean for _, mean, _ in history.validations]
+    assert means[history.best_iteration - 1] == better(means)
+    assert mb.evaluate(learner, source, episodes=10).mean == better(means)
+
+
+def test_no_test_data_can_enter_training():
+    assert not any("test" in name for name in inspect.signature(mb.train).parameters)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_weights_of_the_iteration_before():
+    learner = fresh("maml")
+
+    class Poisoned(mb.Sinusoids):
+        def sample(self, tasks, start=0):
+            episode = super().sample(tasks, start)
+            return (
+                mb.Episode(episode.support_x, episode.support_y, episode.query_x, episode.query_y * math.nan)
+                if start >= 4
+                else episode
+            )
+
+    good = fresh("maml")
+    mb.train(good, mb.Sinusoids(shot=5), iterations=2, tasks_per_batch=2)
+    with pytest.raises(FloatingPointError, match="the loss is nan at iteration 2"):
+        mb.train(learner, Poisoned(shot=5), iterations=5, tasks_per_batch=2)
+    assert same(learner, good)
+
+
+def test_predictions_that_are_not_finite_are_no_score(tasks):
+    learner = fresh()
+    next(learner.parameters()).data.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match="is not finite"):
+        mb.evaluate(learner, tasks, episodes=2)
+
+
+def test_the_users_own_optimizer_is_used(tasks):
+    learner = fresh()
+    optimizer = torch.optim.SGD(learner.parameters(), lr=0.0)
+    before = [p.clone() for p in learner.parameters()]
+    mb.train(learner, tasks, iterations=2, tasks_per_batch=1, optimizer=optimizer)
+    assert all(torch.equal(a, b) for a, b in zip(before, learner.parameters(), strict=True))
+
+
+def test_the_interval_is_the_t_interval_over_episodes():
+    scores = np.array([0.2, 0.4, 0.9, 0.6])
+    score = Score(scores, "accuracy", True, False)
+    low, high = stats.t.interval(0.95, 3, loc=scores.mean(), scale=stats.sem(scores))
+    assert score.ci95 == pytest.approx((high - low) / 2, rel=1e-9)
+    assert Score(scores[:1], "accuracy", True, False).ci95 == math.inf
+
+
+def test_the_interval_covers_the_truth_in_95_of_100_cases():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(2000):  # 5-way, 15 queries a class, tasks of unequal difficulty around 80 %
+        scores = rng.binomial(75, np.clip(rng.normal(0.8, 0.08, 30), 0, 1)) / 75
+        score = Score(scores, "accuracy", True, False)
+        covered += abs(score.mean - 0.8) <= score.ci95
+    assert 0.93 < covered / 2000 < 0.97
+
+
+@pytest.mark.parametrize("batch", [1, 7, 50])
+def test_the_batch_of_an_evaluation_does_not_change_its_scores(tasks, batch):
+    learner = mb.ProtoNet(small_conv(norm="batch"))
+    expected = mb.evaluate(learner, tasks, episodes=20, batch=8).scores
+    assert np.array_equal(mb.evaluate(learner, tasks, episodes=20, batch=batch).scores, expected)
+
+
+def test_a_score_says_how_it_was_measured(tasks):
+    text = repr(mb.evaluate(mb.MAML(small_conv(out=5)), tasks, episodes=4))
+    assert "over 4 episodes, transductive" in text
+    assert "%" in text
+
+
+def test_unknown_schedules_and_empty_evaluations_are_refused(tasks):
+    with pytest.raises(ValueError, match="'constant' or 'cosine'"):
+        mb.train(fresh(), tasks, schedule="linear")
+    with pytest.raises(ValueError, match="at least 1"):
+        mb.evaluate(fresh(), tasks, episodes=0)
