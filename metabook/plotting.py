@@ -21,6 +21,7 @@ BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", 
 def book_style() -> None:
     """Set matplotlib's defaults to the book's: wide enough to read on a phone, no frame where none is needed."""
     import matplotlib as mpl
+    from cycler import cycler
 
     mpl.rcParams.update(
         {
@@ -30,7 +31,7 @@ def book_style() -> None:
             "font.size": 12,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.prop_cycle": mpl.cycler(color=[BLUE, ORANGE, GREEN, PURPLE, GREY]),
+            "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, PURPLE, GREY]),
             "lines.linewidth": 2,
             "legend.frameon": False,
             "figure.constrained_layout.use": True,
@@ -68,4 +69,4 @@ def source(*things: Callable[..., Any]) -> Any:
             end = code.index('"""', start + 3) + 3
             code = code[: code.rindex("\n", 0, start)] + code[end:]
         parts.append(code.rstrip())
-    return Markdown("```python\n" + "\n\n\n".join(parts) + "\n```")
+    return Markdown("```python\n" + "\n\n\n".join(parts) + "\n```")  # type: ignore[no-untyped-call]

@@ -22,10 +22,8 @@ import time
 from pathlib import Path
 
 import nbformat
-from nbclient import NotebookClient
-
-sys.path.insert(0, str(Path(__file__).parent))
 from address import address
+from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""The built site: two editions that know each other, no dead link, nothing fetched from elsewhere."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+SITE = ROOT / "_build" / "html"
+from address import address
+from build import EDITIONS, pages_of
+
+TOCS = {language: yaml.safe_load(path.read_text("utf8")) for language, path in EDITIONS.items()}
+PAGES = [(language, page) for language, toc in TOCS.items() for page in pages_of(toc)]
+
+built = pytest.mark.skipif(not (SITE / "index.html").exists(), reason="the site is not built: run `make book` first")
+
+
+class Page(HTMLParser):
+    """Links, ids and what the browser would load."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.loads, self.ids, self.attributes = [], [], set(), []
+        self.language = None
+        self.feed(path.read_text("utf8"))
+
+    def handle_starttag(self, tag, attrs):
+        a = dict(attrs)
+        self.attributes.append((tag, a))
+        self.ids |= {a[k] for k in ("id", "name") if a.get(k)}
+        if tag == "html":
+            self.language = a.get("lang")
+        if tag == "a" and a.get("href"):
+            self.links.append(a["href"])
+        if tag == "link" and a.get("rel") in ("stylesheet", "icon", "preload"):
+            self.loads.append(a["href"])
+        if tag in ("script", "img") and a.get("src"):
+            self.loads.append(a["src"])
+
+
+def file_of(language, page):
+    return SITE / language / f"{page}.html"
+
+
+def test_the_two_tables_of_contents_name_the_same_pages():
+    assert [p.replace("/en/", "/zh/") for p in pages_of(TOCS["en"])] == pages_of(TOCS["zh"])
+    notebooks = {p.stem for p in (ROOT / "notebooks" / "en").glob("*.ipynb")}
+    assert {Path(p).name for p in pages_of(TOCS["en"]) if p.startswith("notebooks/")} == notebooks
+
+
+@built
+@pytest.mark.parametrize(("language", "page"), PAGES)
+def test_every_page_is_built_in_its_language_and_links_to_its_twin(language, page):
+    path = file_of(language, page)
+    parsed = Page(path)
+    assert parsed.language == {"en": "en", "zh": "zh-CN"}[language]
+    switches = [a["href"] for tag, a in parsed.attributes if tag == "a" and "edition-switch" in (a.get("class") or "")]
+    assert switches, "no link to the other language"
+    other = {"en": "zh", "zh": "en"}[language]
+    for href in switches:
+        assert (path.parent / href).resolve() == file_of(other, page.replace(f"/{language}/", f"/{other}/")).resolve()
+
+
+@built
+@pytest.mark.parametrize(("language", "page"), [p for p in PAGES if "notebooks/" in p[1]])
+def test_the_colab_link_opens_this_notebook_in_this_language(language, page):
+    links = {u for u in Page(file_of(language, page)).links if "colab.research" in u}
+    repository = address().removeprefix("https://github.com/")
+    assert links == {f"https://colab.research.google.com/github/{repository}/blob/main/{page}.ipynb"}
+
+
+@built
+def test_links_inside_the_site_lead_somewhere():
+    pages = {path.resolve(): Page(path) for path in SITE.rglob("*.html")}
+    dead = []
+    for path, page in pages.items():
+        for href in page.links + page.loads:
+            url = urlparse(href)
+            if url.scheme or href.startswith(("//", "#!")):
+                continue
+            target = (path.parent / unquote(url.path)).resolve() if url.path else path
+            if not target.exists():
+                dead.append(f"{path.relative_to(SITE)}: {href}")
+            elif url.fragment and target in pages and unquote(url.fragment) not in pages[target].ids:
+                dead.append(f"{path.relative_to(SITE)}: {href} (no such place)")
+    assert not dead, "\n".join(dead[:20])
+
+
+@built
+@pytest.mark.parametrize(("language", "page"), PAGES)
+def test_a_page_loads_nothing_from_another_host(language, page):
+    foreign = [u for u in Page(file_of(language, page)).loads if urlparse(u).netloc]
+    assert not foreign
+    text = file_of(language, page).read_text("utf8")
+    assert "THEBE_JS_URL" not in text
+    assert "cdn.jsdelivr" not in text
+
+
+@built
+@pytest.mark.parametrize(("language", "page"), PAGES)
+def test_formulas_are_set_and_emphasis_is_closed(language, page):
+    text = file_of(language, page).read_text("utf8")
+    article = text[text.index("<article") : text.rindex("</article>")]
+    prose = re.sub(r"<(pre|code|annotation|script|style)\b.*?</\1>", "", article, flags=re.S)
+    assert not re.search(r"\\\(|\\\[|\$\$|katex-error", prose), "raw TeX"
+    assert "**" not in re.sub(r"<[^>]*>", "", prose), "an asterisk that was meant to be bold"
+    if "$$" in Path(ROOT, f"{page}.ipynb").read_text("utf8") if "notebooks/" in page else False:
+        assert 'class="katex-display"' in article
+
+
+@built
+@pytest.mark.parametrize(("language", "page"), PAGES)
+def test_images_have_alternative_text(language, page):
+    for tag, a in Page(file_of(language, page)).attributes:
+        if tag == "img":
+            assert a.get("alt"), a.get("src")
+
+
+@built
+def test_chinese_words_are_in_the_search_index():
+    index = (SITE / "zh" / "searchindex.js").read_text("utf8")
+    for word in ("元学习", "原型网络", "内循环", "支持集"):
+        assert word in index, f"{word} cannot be found"
+
+
+@built
+def test_the_front_page_leads_to_both_editions():
+    links = Page(SITE / "index.html").links
+    assert links == ["en/book/en/preface.html", "zh/book/zh/preface.html"]
