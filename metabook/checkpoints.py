@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Files that are either whole or not there."""
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ __all__ = ["load_state", "save_state", "write_whole"]
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one, never half of one."""
+    """Write a file so that a crash of the program leaves the old one or the new one, never half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -23,13 +24,9 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Save tensors, numbers and strings to ``path``, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        torch.save(state, part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    data = io.BytesIO()
+    torch.save(state, data)
+    write_whole(path, data.getvalue())
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -42,7 +39,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+    except OSError:
         raise
     except Exception as error:
         raise ValueError(f"{path} is not a readable checkpoint ({error}); remove it to start again") from error

@@ -131,10 +131,10 @@ def evaluate(
                 )
             if targets.is_floating_point():
                 metric = getattr(learner.loss_fn, "__name__", "loss")
-                values = torch.stack([learner.loss_fn(p, t) for p, t in zip(predictions, targets, strict=True)])
+                values = torch.stack([learner.compare(p, t) for p, t in zip(predictions, targets, strict=True)])
             else:
-                values = (predictions.argmax(dim=-1) == targets).double().mean(dim=1)
-            scores.append(values.double().cpu().numpy())
+                values = (predictions.argmax(dim=-1) == targets).cpu().double().mean(dim=1)
+            scores.append(values.cpu().double().numpy())
     return Score(np.concatenate(scores), metric, metric == "accuracy", learner.transductive)
 
 

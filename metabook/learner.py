@@ -74,7 +74,31 @@ class Learner(nn.Module, ABC):
         """
         targets = query_targets(episode.support_y, episode.query_y)
         predictions = self(episode.support_x, episode.support_y, episode.query_x)
-        return self.loss_fn(predictions.flatten(0, 1), targets.flatten(0, 1))
+        return self.compare(predictions.flatten(0, 1), targets.flatten(0, 1))
+
+    def compare(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """``loss_fn`` of predictions and targets, (N, way) and (N,) or (N, ...) both, after a look at both.
+
+        Raises
+        ------
+        ValueError
+            If floating targets meet cross-entropy, the shapes would broadcast, or the loss is no scalar.
+        """
+        if targets.is_floating_point():
+            if self.loss_fn is F.cross_entropy:
+                raise ValueError(
+                    "the targets are floating. Class labels are integers (labels.long()); regression needs its own "
+                    "loss, as loss_fn=torch.nn.functional.mse_loss"
+                )
+            if predictions.shape != targets.shape:
+                raise ValueError(
+                    f"the predictions are {tuple(predictions.shape)} but the targets are {tuple(targets.shape)}; "
+                    "give both the same shape, for example with y[..., None]"
+                )
+        loss = self.loss_fn(predictions, targets)
+        if loss.dim():
+            raise ValueError(f"loss_fn returned shape {tuple(loss.shape)}; it must be a scalar: reduction='mean'")
+        return loss
 
     def backward(self, episode: Episode) -> float:
         """Add the outer gradient to the parameters' ``.grad`` and return the loss. `metabook.train` calls only this."""
@@ -115,7 +139,11 @@ def label_columns(support_y: Tensor) -> tuple[Tensor, Tensor]:
     >>> label_columns(torch.tensor([[7, 3, 9, 3]]))
     (tensor([[3, 7, 9]]), tensor([[1, 0, 2, 0]]))
     """
-    if support_y.dim() != 2 or support_y.is_floating_point() or support_y.dtype == torch.bool:
+    if not isinstance(support_y, Tensor):
+        raise ValueError(
+            f"support_y is a {type(support_y).__name__}; learners take tensors: torch.as_tensor(support_y)"
+        )
+    if support_y.dim() != 2 or 0 in support_y.shape or support_y.is_floating_point() or support_y.dtype == torch.bool:
         raise ValueError(
             f"support_y is {support_y.dtype} of shape {tuple(support_y.shape)}; class labels are integers of shape "
             "(tasks, examples)"
@@ -154,8 +182,11 @@ def query_targets(support_y: Tensor, query_y: Tensor) -> Tensor:
     return columns_of(query_y, label_columns(support_y)[0])
 
 
-def check_batch(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> None:
+def check_batch(learner: nn.Module, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> None:
     """Refuse tensors that are not the parts of one batch of tasks, with a message that says which."""
+    for name, value in (("support_x", support_x), ("support_y", support_y), ("query_x", query_x)):
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} is a {type(value).__name__}; learners take tensors: torch.as_tensor({name})")
     if support_y.dim() < 2 or support_x.shape[:2] != support_y.shape[:2]:
         raise ValueError(
             f"support_x is {tuple(support_x.shape)} and support_y is {tuple(support_y.shape)}; they must begin with "
@@ -166,7 +197,10 @@ def check_batch(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> None:
             f"support_x is {tuple(support_x.shape)} but query_x is {tuple(query_x.shape)}; only the second size, "
             "the number of examples, may differ"
         )
+    weight = next(learner.parameters(), support_x)
     for name, x in (("support_x", support_x), ("query_x", query_x)):
+        if x.is_floating_point() and x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise ValueError(f"{name} is {x.dtype} but the weights are {weight.dtype}: use {name}.to({weight.dtype})")
         if not x.is_floating_point():
             raise ValueError(
                 f"{name} is {x.dtype}; networks take floating inputs: {name}.float(), images divided by 255"

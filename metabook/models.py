@@ -2,6 +2,7 @@
 """The two networks of the papers: a small multilayer perceptron and four blocks of convolution."""
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,7 @@ __all__ = ["MLP", "Conv4"]
 
 
 class MLP(nn.Sequential):
-    """A multilayer perceptron with ReLU.
+    """A multilayer perceptron with ReLU; whatever comes in is flattened first.
 
     Parameters
     ----------
@@ -31,7 +32,7 @@ class MLP(nn.Sequential):
         layers: list[nn.Module] = []
         for a, b in itertools.pairwise(widths):
             layers += [nn.Linear(a, b), nn.ReLU()]
-        super().__init__(*layers[:-1])
+        super().__init__(nn.Flatten(), *layers[:-1])
 
 
 class Conv4(nn.Module):
@@ -77,6 +78,7 @@ class Conv4(nn.Module):
     ) -> None:
         super().__init__()
         blocks: list[nn.Module] = []
+        side = size
         for c_in in (channels, width, width, width):
             blocks.append(nn.Conv2d(c_in, width, 3, stride=2 if strided else 1, padding=1, bias=norm == "none"))
             blocks.append(_norm(norm, width))
@@ -87,12 +89,17 @@ class Conv4(nn.Module):
             raise ValueError("the images are too small: four halvings leave nothing; give at least 16 pixels a side")
         self.features = nn.Sequential(*blocks)
         self.pool_space = strided and out is not None
-        self.width = width if self.pool_space else width * size * size
-        self.head = nn.Identity() if out is None else nn.Linear(self.width, out)
+        self.expects = (channels, side, side)
+        self.head = nn.Identity() if out is None else nn.Linear(width if self.pool_space else width * size**2, out)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs, same values
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, C, H, W) to features or scores (B, width)."""
+        if x.shape[1:] != self.expects:
+            raise ValueError(
+                f"the images are {tuple(x.shape[1:])}; this network was built for {self.expects}, channels first: "
+                "see its arguments channels and size"
+            )
         x = self.features(x.contiguous(memory_format=torch.channels_last))
         x = x.mean(dim=(2, 3)) if self.pool_space else x.flatten(1)
         scores: Tensor = self.head(x)
@@ -106,7 +113,7 @@ def _norm(norm: str, width: int) -> nn.Module:
     if norm == "batch_stats":
         return nn.BatchNorm2d(width, track_running_stats=False)
     if norm == "group":
-        return nn.GroupNorm(min(8, width), width)
+        return nn.GroupNorm(math.gcd(8, width), width)
     if norm == "none":
         return nn.Identity()
     raise ValueError(f"norm is {norm!r}; choose 'batch', 'batch_stats', 'group' or 'none'")

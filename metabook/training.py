@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: MIT
 """The outer loop: sample tasks, add up the outer gradient, take a step. Taught in section 2.1 of the book."""
 
+import hashlib
 import json
 import math
+import signal
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -15,6 +21,7 @@ from tqdm import tqdm
 from metabook.checkpoints import load_state, save_state, write_whole
 from metabook.evaluation import Score, Tasks, device_of, evaluate
 from metabook.learner import Learner
+from metabook.tasks.episode import Episode
 
 __all__ = ["History", "train"]
 
@@ -50,7 +57,7 @@ def train(
     schedule: str = "constant",
     valid: Tasks | None = None,
     valid_episodes: int = 200,
-    valid_every: int | None = None,
+    valid_every: int = 500,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 100,
     progress: bool = True,
@@ -63,7 +70,7 @@ def train(
     Parameters
     ----------
     learner : Learner
-        Changed in place, on its own device.
+        Changed in place, on its own device; in evaluation mode afterwards.
     tasks : FewShotTasks, Sinusoids, or anything with ``sample(tasks, start)``
     iterations, tasks_per_batch : int
     lr : float
@@ -75,11 +82,11 @@ def train(
     valid : tasks, optional
         Validation tasks. The learner ends with the weights of its best validation, not of its last iteration.
     valid_episodes, valid_every : int
-        Size of a validation (always the same episodes), and iterations between two; a tenth of all, unless given.
+        Size of a validation (always the same episodes), and iterations between two; the last one is at the end.
     checkpoint : path, optional
         Folder for ``last.pt``, ``best.pt``, ``config.json`` and ``log.jsonl`` (one JSON object a line).
     checkpoint_every : int
-        Iterations between two saves; one more is made on Ctrl-C.
+        Iterations between two saves. Ctrl-C finishes the iteration, saves and stops; a second one stops at once.
     progress : bool
         Show a bar, where the output is a terminal.
 
@@ -92,7 +99,7 @@ def train(
     FloatingPointError
         If the loss is not finite; the last checkpoint stays good.
     ValueError
-        If the folder holds a run with other settings.
+        If the folder holds a run with other settings, or a longer one.
 
     Examples
     --------
@@ -104,64 +111,112 @@ def train(
     """
     if schedule not in ("constant", "cosine"):
         raise ValueError(f"schedule is {schedule!r}; choose 'constant' or 'cosine'")
+    for name, value in (("iterations", iterations), ("tasks_per_batch", tasks_per_batch), ("valid_every", valid_every)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1")
     optimizer = optimizer or torch.optim.Adam(learner.parameters(), lr=lr)
-    valid_every = valid_every or max(1, iterations // 10)
     run = _Run(learner, optimizer, None if checkpoint is None else Path(checkpoint))
     run.resume(
         {
-            "learner": type(learner).__name__,
-            "weights": {name: list(w.shape) for name, w in learner.state_dict().items()},
-            "tasks": repr(tasks),
+            "learner": repr(learner),
+            "loss": getattr(learner.loss_fn, "__name__", repr(learner.loss_fn)),
+            "tasks": _fingerprint(tasks),
             "tasks_per_batch": tasks_per_batch,
-            "optimizer": [{k: v for k, v in g.items() if k not in ("params", "lr")} for g in optimizer.param_groups],
+            "optimizer": [type(optimizer).__name__]
+            + [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in optimizer.param_groups],
             "lr": run.base_lrs,
             "schedule": schedule if schedule == "constant" else [schedule, iterations],
-            "valid": [repr(valid), valid_episodes, valid_every] if valid is not None else None,
+            "valid": None if valid is None else [_fingerprint(valid), valid_episodes, valid_every],
         }
     )
     device, history = device_of(learner), run.history
+    if len(history.losses) > iterations:
+        raise ValueError(f"{checkpoint} holds {len(history.losses)} iterations already, more than {iterations}")
     bar = tqdm(total=iterations, initial=len(history.losses), desc="train", disable=None if progress else True)
-    clock = time.perf_counter()
     learner.train()
     try:
-        while len(history.losses) < iterations:
-            done = len(history.losses)
-            factor = 0.5 + 0.5 * math.cos(math.pi * done / iterations) if schedule == "cosine" else 1.0
-            for group, base in zip(optimizer.param_groups, run.base_lrs, strict=True):
-                group["lr"] = base * factor
-            optimizer.zero_grad()
-            loss = learner.backward(tasks.sample(tasks_per_batch, done * tasks_per_batch).to(device))
-            _check_finite(loss, done, learner)
-            optimizer.step()
-            history.losses.append(loss)
-            done += 1
-            if valid is not None and (done % valid_every == 0 or done == iterations):
-                run.validated(evaluate(learner, valid, valid_episodes))
-                bar.set_postfix_str(f"valid {history.validations[-1][1]:.4f}")
-            now = time.perf_counter()
-            history.seconds, clock = history.seconds + now - clock, now
-            bar.update()
-            if done % checkpoint_every == 0 or done == iterations:
-                run.save()
-    except KeyboardInterrupt:
+        with _between_iterations() as stop_if_asked:
+            while len(history.losses) < iterations:
+                stop_if_asked()
+                clock, done = time.perf_counter(), len(history.losses)
+                factor = 0.5 + 0.5 * math.cos(math.pi * done / iterations) if schedule == "cosine" else 1.0
+                for group, base in zip(optimizer.param_groups, run.base_lrs, strict=True):
+                    group["lr"] = base * factor
+                episode = tasks.sample(tasks_per_batch, done * tasks_per_batch).to(device)
+                history.losses.append(_outer_step(learner, optimizer, episode, done))
+                done += 1
+                if valid is not None and (done % valid_every == 0 or done == iterations):
+                    run.validated(evaluate(learner, valid, valid_episodes))
+                    bar.set_postfix_str(f"valid {history.validations[-1][1]:.4f}")
+                history.seconds += time.perf_counter() - clock
+                bar.update()
+                if done % checkpoint_every == 0 or done == iterations:
+                    run.save()
+    except _Asked:
         run.save()
-        raise
+        raise KeyboardInterrupt from None
     finally:
         bar.close()
+        for group, base in zip(optimizer.param_groups, run.base_lrs, strict=True):
+            group["lr"] = base
     run.finish()
+    learner.eval()
     return history
 
 
-def _check_finite(loss: float, iteration: int, learner: Learner) -> None:
-    gradients = {name: p.grad for name, p in learner.named_parameters() if p.grad is not None}
-    bad = [name for name, g in gradients.items() if not bool(torch.isfinite(g).all())]
+def _outer_step(learner: Learner, optimizer: torch.optim.Optimizer, episode: Episode, iteration: int) -> float:
+    """One update of the parameters; if it cannot be made, weights and buffers stay those of the iteration before."""
+    buffers = {name: b.clone() for name, b in learner.named_buffers()}
+    optimizer.zero_grad()
+    loss = float(learner.backward(episode))
+    bad = [n for n, p in learner.named_parameters() if p.grad is not None and not bool(torch.isfinite(p.grad).all())]
     if math.isfinite(loss) and not bad:
-        return
+        optimizer.step()
+        return loss
+    for name, b in learner.named_buffers():
+        b.copy_(buffers[name])
     what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient of {bad[0]} is not finite"
     raise FloatingPointError(
         f"{what} at iteration {iteration}; the weights are those of the iteration before. A smaller step size, "
         "in the inner loop first, is the usual cure; look also for infinite or missing values in the data"
     )
+
+
+def _fingerprint(tasks: Tasks) -> str:
+    """What the tasks deliver, not what they are called: other data, seed, way or shot gives another string."""
+    episode = tasks.sample(1, 0)
+    digest = hashlib.sha256()
+    for part in (episode.support_x, episode.support_y, episode.query_x, episode.query_y):
+        digest.update(str(tuple(part.shape)).encode() + part.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+class _Asked(Exception):
+    """Ctrl-C was pressed during the iteration that has just ended."""
+
+
+@contextmanager
+def _between_iterations() -> Iterator[Callable[[], None]]:
+    """Hold Ctrl-C back until the function that this yields is called: between two iterations a checkpoint makes sense."""
+    asked: list[int] = []
+
+    def stop_if_asked() -> None:
+        if asked:
+            raise _Asked
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop_if_asked  # only the main thread is told of signals
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield stop_if_asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Run:
@@ -212,6 +267,7 @@ class _Run:
                 "best_weights": self.best_weights,
                 "best_mean": self.best_mean,
                 "random_state": torch.get_rng_state(),
+                "cuda_random_state": torch.cuda.get_rng_state_all(),
             },
         )
         if self.best_weights is not None:
@@ -232,3 +288,5 @@ class _Run:
         self.history = History(**state["history"])
         self.best_mean, self.best_weights = state["best_mean"], state["best_weights"]
         torch.set_rng_state(state["random_state"])
+        if state["cuda_random_state"]:
+            torch.cuda.set_rng_state_all(state["cuda_random_state"])

@@ -6,8 +6,33 @@ import copy
 import pytest
 import torch
 from conftest import small_conv
+from torch import nn
 
 import metabook as mb
+
+
+class Recurrent(nn.Module):
+    """Reads an image line by line."""
+
+    def __init__(self, out):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(28, 6, batch_first=True), nn.Linear(6, out)
+
+    def forward(self, x):
+        return self.head(self.lstm(x[:, 0])[0][:, -1])
+
+
+class Attentive(nn.Module):
+    """Attends from line to line."""
+
+    def __init__(self, out):
+        super().__init__()
+        self.attention, self.head = nn.MultiheadAttention(28, 2, batch_first=True), nn.Linear(28, out)
+
+    def forward(self, x):
+        lines = x[:, 0]
+        return self.head(self.attention(lines, lines, lines, need_weights=False)[0].mean(dim=1))
+
 
 LEARNERS = {
     "protonet": lambda: mb.ProtoNet(small_conv(norm="batch")),
@@ -15,6 +40,10 @@ LEARNERS = {
     "maml": lambda: mb.MAML(small_conv(out=5), inner_lr=0.1),
     "maml, strided": lambda: mb.MAML(small_conv(out=5, strided=True), inner_lr=0.1, inner_steps=2),
     "maml, group norm": lambda: mb.MAML(small_conv(out=5, norm="group"), inner_lr=0.1),
+    "maml, dropout": lambda: mb.MAML(nn.Sequential(mb.MLP(784, 8), nn.Dropout(0.3), nn.Linear(8, 5)), inner_lr=0.1),
+    "maml, LSTM": lambda: mb.MAML(Recurrent(5), inner_lr=0.1),
+    "maml, attention": lambda: mb.MAML(Attentive(5), inner_lr=0.1),
+    "protonet, LSTM": lambda: mb.ProtoNet(Recurrent(6)),
     "maml, first order": lambda: mb.MAML(small_conv(out=5, norm="none"), inner_lr=0.1, first_order=True),
 }
 
@@ -79,14 +108,14 @@ def test_a_query_alone_is_answered_as_in_company_unless_transductive(learner, ep
 
 
 def test_adapting_evaluating_and_predicting_leave_everything_as_it_was(learner, episode, tasks):
-    learner.train()
-    learner.get_submodule("embedding" if hasattr(learner, "embedding") else "model").eval()
+    next(learner.children()).train()  # a mixture of modes, to be found again
     state, modes = copy.deepcopy(learner.state_dict()), [m.training for m in learner.modules()]
     inputs = [t.clone() for t in (episode.support_x, episode.support_y, episode.query_x)]
     rng = torch.get_rng_state()
-    mb.evaluate(learner.double(), _Double(tasks), episodes=4)
-    answer(learner, episode)
+    mb.evaluate(learner, _Double(tasks), episodes=4)
     assert [m.training for m in learner.modules()] == modes
+    learner.eval()
+    answer(learner, episode)
     assert all(torch.equal(a, b) for a, b in zip(state.values(), learner.state_dict().values(), strict=True))
     assert torch.equal(rng, torch.get_rng_state())
     assert all(p.grad is None for p in learner.parameters())
@@ -106,6 +135,7 @@ def test_backward_reaches_every_parameter(learner, episode):
     learner.train().backward(episode)
     for name, p in learner.named_parameters():
         assert p.grad is not None, name
+        assert p.grad.abs().max() > 0 or "attention.in_proj_bias" in name, name
 
 
 def test_a_query_label_that_the_support_set_lacks_is_named(learner, episode):
@@ -125,6 +155,8 @@ def test_a_query_label_that_the_support_set_lacks_is_named(learner, episode):
         ("support_y", lambda y: y[0], "For a single task add the first one"),
         ("support_x", lambda x: (255 * x).to(torch.uint8), "divided by 255"),
         ("support_y", lambda y: y % 2 == 0, "class labels are integers"),
+        ("query_x", lambda x: x.float(), "query_x is torch.float32 but the weights are torch.float64"),
+        ("support_x", lambda x: x.numpy(), r"support_x is a ndarray; learners take tensors"),
     ],
 )
 def test_parts_that_do_not_fit_are_named_before_torch_fails(learner, episode, part, change, message):

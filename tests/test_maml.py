@@ -162,10 +162,27 @@ def test_backward_adds_to_grad_and_equals_the_gradient_of_the_loss():
     assert torch.allclose(twice, 2 * by_task, rtol=1e-12)
 
 
-def test_threads_change_no_bit():
+def test_a_gradient_that_two_parameters_share_is_not_added_twice():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Parameter(torch.zeros(3).double()), nn.Parameter(torch.zeros(3).double())
+            self.l = nn.Linear(2, 3).double()
+
+        def forward(self, x):
+            return self.l(x) + (self.a + self.b)
+
+    learner, episode = mb.MAML(Sum(), inner_lr=0.5, first_order=True), task_batch(tasks=3)
+    whole = torch.autograd.grad(learner.loss(episode), list(learner.parameters()))
+    assert torch.allclose(outer_gradient(learner, episode), torch.cat([g.flatten() for g in whole]), rtol=1e-10)
+
+
+def test_threads_change_no_bit_where_each_has_one_core():
     net, episode = curved_net(), task_batch(tasks=7)
     one, three = (outer_gradient(mb.MAML(copy.deepcopy(net), 0.5, 2, threads=n), episode) for n in (1, 3))
     assert torch.equal(one, three)
+    with pytest.raises(ValueError, match="dropout, whose random state threads would share"):
+        mb.MAML(nn.Sequential(nn.Linear(2, 3), nn.Dropout()), threads=2)
 
 
 def test_every_parameter_learns():
@@ -278,8 +295,9 @@ def test_an_operation_without_a_second_derivative_is_explained_and_first_order_i
             return self.b(Once.apply(self.a(x)))
 
     net, episode = Net().double(), task_batch()
-    with pytest.raises(RuntimeError, match=r"no second derivative.*first_order=True"):
-        mb.MAML(net, inner_lr=0.1).backward(episode)
+    for threads in (1, 2):
+        with pytest.raises(RuntimeError, match=r"no second derivative.*first_order=True"):
+            mb.MAML(net, inner_lr=0.1, threads=threads).backward(episode)
     mb.MAML(net, inner_lr=0.1, first_order=True).backward(episode)
 
 
@@ -306,22 +324,48 @@ def test_tied_weights_stay_tied():
     assert torch.allclose(exact, numeric, rtol=1e-6, atol=1e-9)
 
 
-def test_memory_does_not_grow_over_test_tasks():
-    import gc
+def test_no_graph_is_built_at_test(monkeypatch):
+    """A graph would hold the steps of every test task in memory, for nobody."""
+    learner, episode = mb.MAML(curved_net(), inner_lr=0.5, inner_steps=3), task_batch()
+    asked, grad = [], torch.autograd.grad
 
-    learner = mb.MAML(mb.MLP(2, 3).double(), inner_lr=0.5)
-    episode = task_batch()
+    def spy(*args, **kwargs):
+        asked.append(kwargs["create_graph"])
+        return grad(*args, **kwargs)
 
-    def tensors():
-        gc.collect()
-        return sum(isinstance(o, torch.Tensor) for o in gc.get_objects())
-
+    monkeypatch.setattr(torch.autograd, "grad", spy)
+    learner(episode.support_x, episode.support_y, episode.query_x)
     with torch.no_grad():
         learner(episode.support_x, episode.support_y, episode.query_x)
-        before = tensors()
-        for _ in range(50):
-            learner(episode.support_x, episode.support_y, episode.query_x)
-    assert tensors() <= before
+    assert asked == [True] * 6 + [False] * 6
+
+
+def test_half_precision_inside_the_second_derivatives_is_refused():
+    learner, episode = mb.MAML(mb.MLP(2, 3)), task_batch().to(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError, match="leave autocast, or use first_order"):
+        learner.loss(episode)
+
+
+def test_regression_without_its_loss_is_refused_before_it_trains_on_zero():
+    with pytest.raises(ValueError, match=r"regression needs its own loss, as loss_fn=torch\.nn\.functional\.mse_loss"):
+        mb.MAML(mb.MLP(1, 1)).loss(mb.Sinusoids().sample(2))
+    waves = mb.Sinusoids().sample(2)
+    with pytest.raises(ValueError, match=r"predictions are .10, 1. but the targets are .10,."):
+        mb.MAML(mb.MLP(1, 1), loss_fn=F.mse_loss).loss(
+            mb.Episode(waves.support_x, waves.support_y[..., 0], waves.query_x, waves.query_y[..., 0])
+        )
+    with pytest.raises(ValueError, match="it must be a scalar"):
+        mb.MAML(mb.MLP(1, 1), loss_fn=lambda p, y: F.mse_loss(p, y, reduction="none")).loss(mb.Sinusoids().sample(2))
+
+
+def test_impossible_steps_queries_and_models_are_named():
+    learner, episode = mb.MAML(curved_net(), inner_lr=0.5), task_batch()
+    with pytest.raises(ValueError, match="steps is -3"):
+        learner(episode.support_x, episode.support_y, episode.query_x, steps=-3)
+    with pytest.raises(ValueError, match="queries of 1 tasks, but fast weights of 2"):
+        learner.predict_with(learner.adapt(episode.support_x, episode.support_y), episode.query_x[:1])
+    with pytest.raises(ValueError, match="nothing to adapt"):
+        mb.MAML(nn.Linear(2, 3).requires_grad_(False))
 
 
 def test_maml_update_is_the_inner_step_and_leaves_the_model_alone():

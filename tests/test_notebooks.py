@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
 import notebooks as tool
+
+ROOT = Path(__file__).resolve().parents[1]
 
 NAMES = tool.names()
 EDITIONS = [(language, name) for language in ("en", "zh") for name in NAMES]

@@ -147,6 +147,27 @@ def test_a_download_is_checked_and_then_kept(offline, tmp_path, monkeypatch):
     assert len(mb.omniglot(rotations=False).names) == 1623
 
 
+@pytest.mark.parametrize("harm", ["bomb", "bzip2", "fuzz"])
+def test_archives_that_lie_are_refused_and_never_inflated(harm, monkeypatch):
+    from metabook.data import omniglot as module
+
+    name = "images_background/Greek/character01/0001_01.png"
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_BZIP2 if harm == "bzip2" else zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, bytes(3_000_000) if harm == "bomb" else b"x" * 100)
+    data = buffer.getvalue()
+    if harm == "bomb":  # claim 100 bytes in both headers
+        data = data.replace((3_000_000).to_bytes(4, "little"), (100).to_bytes(4, "little"))
+    rng = np.random.default_rng(0)
+    for _ in range(300 if harm == "fuzz" else 1):
+        broken = bytearray(data)
+        if harm == "fuzz":
+            for at in rng.integers(len(data), size=rng.integers(1, 6)):
+                broken[at] = rng.integers(256)
+        with pytest.raises(module._Refused):
+            module._members(bytes(broken), "background")
+
+
 def test_an_unknown_filter_is_refused():
     with pytest.raises(ValueError, match="'nearest' or 'lanczos'"):
         mb.omniglot(resize="cubic")

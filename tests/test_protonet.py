@@ -89,6 +89,15 @@ def test_an_embedding_that_is_no_vector_is_refused():
         learner(x, torch.tensor([[0, 1]]), x)
 
 
+def test_permuted_labels_permute_the_columns(tasks):
+    learner, episode = mb.ProtoNet(mb.Conv4(width=4)).eval(), tasks.sample(3)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    with torch.no_grad():
+        a = learner(episode.support_x, episode.support_y, episode.query_x)
+        b = learner(episode.support_x, order[episode.support_y], episode.query_x)
+    assert torch.allclose(a, b[..., order], atol=1e-6)
+
+
 def test_more_shots_help_and_training_helps(images):
     train, test = images.split(0.7, 0.3)
     learner = mb.ProtoNet(mb.Conv4(width=16))

@@ -8,11 +8,11 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 import yaml
+from address import address
+from build import EDITIONS, pages_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build" / "html"
-from address import address
-from build import EDITIONS, pages_of
 
 TOCS = {language: yaml.safe_load(path.read_text("utf8")) for language, path in EDITIONS.items()}
 PAGES = [(language, page) for language, toc in TOCS.items() for page in pages_of(toc)]

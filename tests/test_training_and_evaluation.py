@@ -4,6 +4,7 @@
 import inspect
 import json
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -36,9 +37,6 @@ def test_a_resumed_run_ends_with_the_same_bits(tasks, tmp_path, schedule):
     class StopAfter:
         """The same tasks, and a crash before iteration 6."""
 
-        def __repr__(self):
-            return repr(tasks)
-
         def sample(self, n, start=0):
             if start >= 6 * 2:
                 raise Stop
@@ -66,28 +64,69 @@ def test_a_finished_run_can_be_loaded_and_lengthened(tasks, tmp_path):
     history = mb.train(b, tasks, iterations=4, tasks_per_batch=2, checkpoint=tmp_path)
     assert same(a, b)
     assert len(history.losses) == 4
+    assert not b.training
     assert len(mb.train(b, tasks, iterations=6, tasks_per_batch=2, checkpoint=tmp_path).losses) == 6
 
 
-def test_ctrl_c_saves(tasks, tmp_path):
-    class Interrupted:
-        def __repr__(self):
-            return repr(tasks)
+def test_a_run_with_validation_can_be_lengthened(tasks, tmp_path):
+    for iterations in (2, 4):
+        history = mb.train(fresh(), tasks, iterations, 2, valid=tasks, valid_episodes=4, checkpoint=tmp_path)
+    assert [i for i, *_ in history.validations] == [2, 4]
 
-        def sample(self, n, start=0):
-            if start == 6:
-                raise KeyboardInterrupt
-            return tasks.sample(n, start)
 
+@pytest.mark.parametrize("where", ["backward", "validation"])
+def test_ctrl_c_finishes_the_iteration_saves_and_resumes_to_the_same_bits(tasks, tmp_path, where):
+    """Pressed where nearly all the time goes, when batch norm and dropout have already moved on."""
+    options = {"iterations": 6, "tasks_per_batch": 2, "valid": tasks, "valid_episodes": 4, "valid_every": 3}
+    straight, stopped, again = fresh(), fresh(), fresh()
+    torch.manual_seed(5)
+    expected = mb.train(straight, tasks, **options)
+
+    original, calls = stopped.forward, []
+
+    def interrupted(*args):
+        calls.append(stopped.training)
+        if (where == "backward" and len(calls) == 3) or (
+            where == "validation" and not stopped.training and sum(calls) == 3
+        ):
+            signal.raise_signal(signal.SIGINT)
+        return original(*args)
+
+    stopped.forward = interrupted
+    torch.manual_seed(5)
     with pytest.raises(KeyboardInterrupt):
-        mb.train(fresh(), Interrupted(), iterations=10, tasks_per_batch=2, checkpoint=tmp_path)
+        mb.train(stopped, tasks, checkpoint=tmp_path, **options)
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 3
+    resumed = mb.train(again, tasks, checkpoint=tmp_path, **options)
+    assert same(straight, again)
+    assert resumed.losses == expected.losses
+    assert resumed.validations == expected.validations
 
 
-def test_another_setting_in_the_same_folder_is_refused_by_name(tasks, tmp_path):
-    mb.train(fresh(), tasks, iterations=2, tasks_per_batch=2, checkpoint=tmp_path)
-    with pytest.raises(ValueError, match="other settings: lr differ"):
-        mb.train(fresh(), tasks, iterations=4, tasks_per_batch=2, lr=5e-4, checkpoint=tmp_path)
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        (lambda: (fresh("maml"), mb.Sinusoids(shot=5), {"lr": 5e-4}), "lr"),
+        (lambda: (fresh("maml"), mb.Sinusoids(shot=5, seed=1), {}), "tasks"),
+        (
+            lambda: (mb.MAML(fresh("maml").model, inner_lr=0.02, loss_fn=F.mse_loss), mb.Sinusoids(shot=5), {}),
+            "learner",
+        ),
+        (lambda: (mb.MAML(fresh("maml").model, inner_lr=0.01, loss_fn=F.l1_loss), mb.Sinusoids(shot=5), {}), "loss"),
+        (lambda: (fresh("maml"), mb.Sinusoids(shot=5), {"schedule": "cosine"}), "schedule"),
+    ],
+)
+def test_another_setting_in_the_same_folder_is_refused_by_name(tmp_path, changed, what):
+    mb.train(fresh("maml"), mb.Sinusoids(shot=5), iterations=2, tasks_per_batch=2, checkpoint=tmp_path)
+    learner, tasks, options = changed()
+    with pytest.raises(ValueError, match=f"other settings: {what} differ"):
+        mb.train(learner, tasks, iterations=4, tasks_per_batch=2, checkpoint=tmp_path, **options)
+
+
+def test_fewer_iterations_than_the_folder_holds_are_refused(tasks, tmp_path):
+    mb.train(fresh(), tasks, iterations=3, tasks_per_batch=2, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="holds 3 iterations already, more than 2"):
+        mb.train(fresh(), tasks, iterations=2, tasks_per_batch=2, checkpoint=tmp_path)
 
 
 def test_an_unreadable_checkpoint_is_explained(tasks, tmp_path):
@@ -130,23 +169,23 @@ def test_no_test_data_can_enter_training():
     assert not any("test" in name for name in inspect.signature(mb.train).parameters)
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_weights_of_the_iteration_before():
-    learner = fresh("maml")
-
-    class Poisoned(mb.Sinusoids):
-        def sample(self, tasks, start=0):
-            episode = super().sample(tasks, start)
+def test_a_loss_that_is_not_finite_stops_with_the_state_of_the_iteration_before(tasks):
+    class Poisoned:
+        def sample(self, n, start=0):
+            episode = tasks.sample(n, start)
             return (
-                mb.Episode(episode.support_x, episode.support_y, episode.query_x, episode.query_y * math.nan)
+                mb.Episode(episode.support_x * math.nan, episode.support_y, episode.query_x, episode.query_y)
                 if start >= 4
                 else episode
             )
 
-    good = fresh("maml")
-    mb.train(good, mb.Sinusoids(shot=5), iterations=2, tasks_per_batch=2)
+    good, learner = fresh(), fresh()
+    torch.manual_seed(2)
+    mb.train(good, tasks, iterations=2, tasks_per_batch=2)
+    torch.manual_seed(2)
     with pytest.raises(FloatingPointError, match="the loss is nan at iteration 2"):
-        mb.train(learner, Poisoned(shot=5), iterations=5, tasks_per_batch=2)
-    assert same(learner, good)
+        mb.train(learner, Poisoned(), iterations=5, tasks_per_batch=2)
+    assert same(learner, good), "weights and running statistics"
 
 
 def test_predictions_that_are_not_finite_are_no_score(tasks):
@@ -162,6 +201,17 @@ def test_the_users_own_optimizer_is_used(tasks):
     before = [p.clone() for p in learner.parameters()]
     mb.train(learner, tasks, iterations=2, tasks_per_batch=1, optimizer=optimizer)
     assert all(torch.equal(a, b) for a, b in zip(before, learner.parameters(), strict=True))
+    mb.train(
+        learner,
+        tasks,
+        iterations=2,
+        tasks_per_batch=1,
+        optimizer=torch.optim.SGD(learner.parameters(), lr=0.5),
+        schedule="cosine",
+    )
+    optimizer = torch.optim.SGD(learner.parameters(), lr=0.5)
+    mb.train(learner, tasks, iterations=2, tasks_per_batch=1, optimizer=optimizer, schedule="cosine")
+    assert optimizer.param_groups[0]["lr"] == 0.5, "the schedule gives the step size back"
 
 
 def test_the_interval_is_the_t_interval_over_episodes():
@@ -183,8 +233,9 @@ def test_the_interval_covers_the_truth_in_95_of_100_cases():
 
 
 @pytest.mark.parametrize("batch", [1, 7, 50])
-def test_the_batch_of_an_evaluation_does_not_change_its_scores(tasks, batch):
-    learner = mb.ProtoNet(small_conv(norm="batch"))
+@pytest.mark.parametrize("norm", ["batch", "batch_stats"])
+def test_the_batch_of_an_evaluation_does_not_change_its_scores(tasks, batch, norm):
+    learner = mb.ProtoNet(small_conv(norm=norm))
     expected = mb.evaluate(learner, tasks, episodes=20, batch=8).scores
     assert np.array_equal(mb.evaluate(learner, tasks, episodes=20, batch=batch).scores, expected)
 
@@ -198,5 +249,7 @@ def test_a_score_says_how_it_was_measured(tasks):
 def test_unknown_schedules_and_empty_evaluations_are_refused(tasks):
     with pytest.raises(ValueError, match="'constant' or 'cosine'"):
         mb.train(fresh(), tasks, schedule="linear")
+    with pytest.raises(ValueError, match="valid_every is 0"):
+        mb.train(fresh(), tasks, valid_every=0)
     with pytest.raises(ValueError, match="at least 1"):
         mb.evaluate(fresh(), tasks, episodes=0)

@@ -37,7 +37,7 @@ def main() -> None:
             continue
         replaced = text
         for before, after in pairs:
-            replaced = re.sub(rf"{re.escape(before)}(?![\w-])", after, replaced)
+            replaced = re.sub(rf"(?<![\w-]){re.escape(before)}(?![\w-])", after, replaced)
         if replaced != text:
             path.write_text(replaced, "utf8")
             changed.append(name)

@@ -26,6 +26,8 @@ def main() -> None:
         result = subprocess.run(list(map(str, command)), cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
         if result.returncode:
             sys.exit(result.returncode)
+    if not (ROOT / "_build" / "html" / "index.html").exists():
+        print("THE SITE WAS NOT CHECKED: it is not built. Run `make book` first.")
     print(f"Everything holds ({(time.time() - start) / 60:.1f} minutes).")
 
 

@@ -36,7 +36,10 @@ def main():
     folder = sys.argv[1]
     start = time.time()
     print(f"Installing into {folder} ...", flush=True)
-    venv.EnvBuilder(with_pip=True, clear=os.path.isdir(folder)).create(folder)
+    try:
+        venv.EnvBuilder(with_pip=True, clear=os.path.isdir(folder)).create(folder)
+    except subprocess.CalledProcessError:
+        sys.exit("Python cannot make a virtual environment here; on Debian and Ubuntu: apt install python3-venv")
     python = os.path.join(folder, "bin", "python")
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     options = []

@@ -204,7 +204,7 @@ def main() -> None:
             if args.command == "execute":
                 execute(name)
             if args.command == "stale":
-                print(*(f"{name}: {ident}" for ident in stale_cells(name)), sep="\n")
+                print("".join(f"{name}: {ident}\n" for ident in stale_cells(name)), end="")
             else:
                 carry(name)
 

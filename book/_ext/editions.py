@@ -34,13 +34,13 @@ def add_messages(app: Sphinx, config: object) -> None:
     source = Path(app.srcdir, "book", "_locale", app.config.language)
     if not source.is_dir():
         return
-    out = Path(tempfile.mkdtemp())
-    for catalogue in source.glob("*.po"):
-        target = out / app.config.language / "LC_MESSAGES" / f"{catalogue.stem}.mo"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as file:
-            mofile.write_mo(file, pofile.read_po(io.BytesIO(catalogue.read_bytes())))
-        init([str(out)], app.config.language, catalogue.stem)
+    with tempfile.TemporaryDirectory() as out:
+        for catalogue in source.glob("*.po"):
+            target = Path(out, app.config.language, "LC_MESSAGES", f"{catalogue.stem}.mo")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as file:
+                mofile.write_mo(file, pofile.read_po(io.BytesIO(catalogue.read_bytes())))
+            init([out], app.config.language, catalogue.stem)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -60,6 +60,8 @@ class LabelledImages:
             raise ValueError(f"{len(images)} images but labels of shape {labels.shape}; there is one label an image")
         if len(labels) == 0:
             raise ValueError("there are no images")
+        if labels.dtype.kind not in "iu" or labels.min() < 0:
+            raise ValueError(f"labels are {labels.dtype}; they are class numbers, integers from 0")
         classes = int(labels.max()) + 1
         self.counts = np.bincount(labels, minlength=classes).astype(np.int64)
         if not self.counts.all():
@@ -75,6 +77,8 @@ class LabelledImages:
         for name, values in (("names", self.names), ("groups", self.groups), ("partition", self.partition)):
             if values is not None and len(values) != classes:
                 raise ValueError(f"{classes} classes but {len(values)} {name}")
+        if self.partition is not None and len({*zip(self.groups, self.partition, strict=True)}) != len({*self.groups}):
+            raise ValueError("the partition tears a group of classes apart")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -89,9 +93,11 @@ class LabelledImages:
 
     def subset(self, classes: Sequence[int] | np.ndarray) -> "LabelledImages":
         """The images of some classes, renumbered from 0 in the order given."""
-        classes = np.asarray(classes, np.int64)
+        classes = np.asarray(classes)
         if len(classes) == 0:
             raise ValueError("a subset needs at least one class")
+        if classes.dtype.kind not in "iu" or len(np.unique(classes)) != len(classes):
+            raise ValueError("a subset is a list of different class numbers")
         rows = np.concatenate([self.offsets[c] + np.arange(self.counts[c]) for c in classes])
         return LabelledImages(
             self.images[torch.from_numpy(rows)],
@@ -127,6 +133,9 @@ class LabelledImages:
             if self.partition is None:
                 raise ValueError("these images come without a split of their own: give fractions, as .split(0.8, 0.2)")
             own = np.asarray(self.partition)
+            missing = [part for part in ("train", "valid", "test") if part not in self.partition]
+            if missing:
+                raise ValueError(f"the own split of these images has no {missing[0]!r} class: give fractions")
             return tuple(self.subset(np.flatnonzero(own == part)) for part in ("train", "valid", "test"))
         if min(fractions) <= 0 or sum(fractions) > 1 + 1e-9:
             raise ValueError(f"fractions {fractions} must be positive and sum to at most 1")

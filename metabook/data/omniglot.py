@@ -15,9 +15,9 @@ import re
 import urllib.request
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import TypeVar
 
@@ -136,10 +136,10 @@ def _obtain(stem: str, suffix: str, url: str, check: Callable[[bytes], T]) -> T:
     if os.environ.get("METABOOK_DATA"):
         folders.insert(0, Path(os.environ["METABOOK_DATA"]) / "omniglot")
     for folder in folders:
-        for path in sorted(folder.glob(f"{stem}*{suffix}")):
+        for path in sorted({*folder.glob(f"{stem}{suffix}"), *folder.glob(f"{stem}.*{suffix}")}):
             try:
                 return check(path.read_bytes())
-            except _Refused as reason:
+            except (_Refused, OSError) as reason:
                 warnings.warn(f"{path} is left aside: {reason}", stacklevel=3)
     data = _download(url)
     try:
@@ -165,7 +165,7 @@ def _download(url: str) -> bytes:
                     bar.update(len(piece))
                     if data.tell() > _LARGEST_DOWNLOAD:
                         raise OSError(f"it is larger than {_LARGEST_DOWNLOAD:,} bytes")
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise RuntimeError(
             f"no copy of Omniglot was found, and {url} could not be downloaded ({error}). Put the files of "
             "github.com/brendenlake/omniglot and the lists of the split into a folder 'omniglot', and name the folder "
@@ -184,10 +184,14 @@ def _members(archive: bytes, part: str) -> dict[str, bytes]:
             if len(members) > count:
                 raise _Refused(f"it holds {len(members):,} images, and not {count:,}")
             for info in members:
-                if not _MEMBER.fullmatch(info.filename) or info.file_size > _LARGEST:
+                honest = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and info.file_size <= _LARGEST
+                if not _MEMBER.fullmatch(info.filename) or not honest:
                     raise _Refused(f"it holds {info.filename!r} of {info.file_size:,} bytes, which Omniglot does not")
-                images[info.filename] = source.read(info)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+                with source.open(info) as file:
+                    images[info.filename] = file.read(_LARGEST)  # never more, whatever the archive claims
+    except _Refused:
+        raise
+    except Exception as error:  # a broken archive can make zipfile raise nearly anything
         raise _Refused(f"it is not a whole zip archive ({error})") from error
     total = hashlib.sha256()
     for name in sorted(images):

@@ -83,18 +83,22 @@ class ProtoNet(Learner):
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
         """Negative squared distances to the prototypes, (T, Q, way): the logits of the softmax over classes."""
-        check_batch(support_x, support_y, query_x)
+        check_batch(self, support_x, support_y, query_x)
         label_columns(support_y)  # labels are checked before the network runs
         z = self.embed(torch.cat([support_x, query_x], dim=1))  # one pass: (T, S + Q, D)
         support_z, query_z = z[:, : support_x.shape[1]], z[:, support_x.shape[1] :]
         return -squared_euclidean(query_z, compute_prototypes(support_z, support_y))
 
     def embed(self, x: Tensor) -> Tensor:
-        """Embed examples (T, B, ...) one by one, (T, B, D)."""
-        z: Tensor = self.embedding(x.flatten(0, 1))
-        if z.dim() != 2:
+        """Embed examples (T, B, ...) as vectors (T, B, D); where batch statistics matter, each task on its own."""
+        if self.transductive or self.training:
+            z: Tensor = torch.stack([self.embedding(task) for task in x])
+        else:
+            z = self.embedding(x.flatten(0, 1))
+            z = z.view(*x.shape[:2], *z.shape[1:])
+        if z.dim() != 3:
             raise ValueError(
-                f"the embedding returned {tuple(z.shape)}; a prototype is the mean of vectors: end the network "
-                "with nn.Flatten()"
+                f"the embedding returned {tuple(z.shape[2:])} for one example; a prototype is the mean of vectors: "
+                "end the network with nn.Flatten()"
             )
-        return z.view(*x.shape[:2], -1)
+        return z

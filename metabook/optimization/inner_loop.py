@@ -90,8 +90,7 @@ def gradient_steps(
 def _step(weights: Weights, loss: Tensor, lr: float, graph: bool) -> Weights:
     if not loss.requires_grad:
         raise ValueError("the loss does not depend on any parameter: was it computed under torch.no_grad()?")
-    with _explain_missing_derivative():
-        grads = torch.autograd.grad(loss, list(weights.values()), create_graph=graph, allow_unused=True)
+    grads = torch.autograd.grad(loss, list(weights.values()), create_graph=graph, allow_unused=True)
     unused = [name for name, g in zip(weights, grads, strict=True) if g is None]
     if unused:
         raise ValueError(
@@ -109,23 +108,24 @@ def call(model: nn.Module, weights: Weights, x: Tensor) -> Tensor:
 
 
 @contextmanager
-def twice_differentiable() -> Iterator[None]:
+def twice_differentiable(first_order: bool = False) -> Iterator[None]:
     """Run attention by its plain formula: torch's fused kernels have no second derivative.
 
     Whatever else lacks one is named, with the way out, in place of torch's own error.
     """
-    with sdpa_kernel(SDPBackend.MATH), _explain_missing_derivative():
-        yield
-
-
-@contextmanager
-def _explain_missing_derivative() -> Iterator[None]:
     try:
-        yield
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
     except RuntimeError as error:
-        if not any(sign in str(error) for sign in ("is not implemented", "once_differentiable", "double backward")):
+        signs = ("derivative for", "once_differentiable", "ouble backward")
+        if first_order or isinstance(error, _NoSecondDerivative) or not any(sign in str(error) for sign in signs):
             raise
-        raise RuntimeError(
+        raise _NoSecondDerivative(
             f"an operation of the model has no second derivative ({error}). MAML differentiates through its own "
-            "gradient steps: replace that operation, or leave the second derivatives out with first_order=True"
+            "gradient steps: replace that operation (recurrent layers on a GPU: run them under "
+            "torch.backends.cudnn.flags(enabled=False)), or leave the second derivatives out with first_order=True"
         ) from error
+
+
+class _NoSecondDerivative(RuntimeError):
+    """Raised once, however deep."""

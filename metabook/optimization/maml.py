@@ -44,12 +44,13 @@ class MAML(Learner):
         Cross-entropy for classes; ``torch.nn.functional.mse_loss`` for regression.
 
     threads : int
-        Tasks that `backward` works on at once, on as many cores. The sum is the same for any number.
+        Tasks that `backward` works on at once, one core each.
 
     Raises
     ------
     ValueError
-        If the model has normalisation with running statistics: tasks would change each other through them.
+        If the model has normalisation with running statistics (tasks would change each other through them),
+        nothing to adapt, or dropout together with several threads (they would share one random state).
 
     References
     ----------
@@ -77,15 +78,24 @@ class MAML(Learner):
         if inner_steps < 1:
             raise ValueError(f"inner_steps is {inner_steps}; without a step MAML is joint training")
         _refuse_running_statistics(model)
+        if not any(p.requires_grad for p in model.parameters()):
+            raise ValueError("no parameter of the model requires a gradient: there is nothing to adapt")
+        if threads > 1 and any(isinstance(m, nn.modules.dropout._DropoutNd) for m in model.modules()):
+            raise ValueError("the model has dropout, whose random state threads would share: use threads=1")
         self.model, self.inner_lr, self.inner_steps, self.first_order = model, inner_lr, inner_steps, first_order
         self.threads = threads
+
+    def extra_repr(self) -> str:
+        """The settings that make another method or another run."""
+        order = "first" if self.first_order else "second"
+        return f"inner_lr={self.inner_lr}, inner_steps={self.inner_steps}, {order} order"
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, steps: int | None = None) -> Tensor:
         """Adapt to each task and predict its queries, (T, Q, way) or the shape of the targets.
 
         ``steps`` overrides ``inner_steps``; the other arguments are those of `Learner`.
         """
-        check_batch(support_x, support_y, query_x)
+        check_batch(self, support_x, support_y, query_x)
         targets = _targets(support_y)
         return torch.stack(
             [self._call(self._adapt(x, y, steps), q) for x, y, q in zip(support_x, targets, query_x, strict=True)]
@@ -93,34 +103,40 @@ class MAML(Learner):
 
     def adapt(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Weights:
         """The fast weights of each task, {name: (T, ...)}; the model is left as it is."""
-        check_batch(support_x, support_y, support_x)
+        check_batch(self, support_x, support_y, support_x)
         tasks = [self._adapt(x, y, steps) for x, y in zip(support_x, _targets(support_y), strict=True)]
         return {name: torch.stack([fast[name] for fast in tasks]) for name in tasks[0]}
 
     def predict_with(self, fast: Weights, query_x: Tensor) -> Tensor:
         """Predict queries (T, Q, ...) with the fast weights of their tasks, as `adapt` returns them."""
+        if any(len(w) != len(query_x) for w in fast.values()):
+            raise ValueError(f"queries of {len(query_x)} tasks, but fast weights of {len(next(iter(fast.values())))}")
         return torch.stack([self._call({name: w[t] for name, w in fast.items()}, q) for t, q in enumerate(query_x)])
 
     def backward(self, episode: Episode) -> float:
         """Add the gradient of the mean query loss to ``.grad`` and return the loss.
 
-        Task by task, so that memory does not grow with T, and summed in the order of the tasks, so that the
-        result does not depend on the number of threads.
+        Task by task, so that memory does not grow with T, and summed in the order of the tasks, whatever the
+        number of threads.
         """
         local = threading.local()
 
-        def gradient(task: Episode) -> tuple[float, tuple[Tensor | None, ...]]:
+        def gradient(task: Episode) -> tuple[float, list[Tensor | None]]:
             if not hasattr(local, "learner"):  # functional_call borrows the module: each thread needs its own
-                local.learner = self if self.threads == 1 else copy.deepcopy(self)
-            loss = local.learner.loss(task) / len(episode)
-            grads = torch.autograd.grad(loss, _trainable(local.learner), allow_unused=True)
-            return float(loss.detach()), grads
+                local.learner = copy.deepcopy(self)
+            local.learner.zero_grad()
+            with torch.enable_grad():
+                loss = local.learner.loss(task) / len(episode)
+                # not autograd.grad: for an operation that is only once differentiable it would return a wrong
+                # gradient without a word, where backward raises
+                loss.backward()
+            return float(loss.detach()), [p.grad for p in local.learner.parameters()]
 
         total = 0.0
-        with twice_differentiable(), _workers(self.threads) as run:
+        with twice_differentiable(self.first_order), _workers(self.threads) as run:
             for loss, grads in run(gradient, episode.tasks()):
                 total += loss
-                for p, g in zip(_trainable(self), grads, strict=True):
+                for p, g in zip(self.parameters(), grads, strict=True):
                     if g is not None:
                         p.grad = g if p.grad is None else p.grad.add_(g)
         return total
@@ -132,6 +148,14 @@ class MAML(Learner):
                 "the inner loop takes gradients, which torch.inference_mode() forbids: use torch.no_grad(), under "
                 "which no graph is kept either"
             )
+        if torch.is_autocast_enabled(x.device.type) and not self.first_order:
+            raise RuntimeError(
+                "under autocast the second derivatives of the inner loop would be computed in half precision, which "
+                "ruins them: leave autocast, or use first_order=True"
+            )
+        steps = self.inner_steps if steps is None else steps
+        if steps < 0:
+            raise ValueError(f"steps is {steps}; it cannot be negative")
         keep = torch.is_grad_enabled()  # the caller's gradients are on: the result stays connected to theta
         theta: Weights = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         if not keep:
@@ -144,9 +168,9 @@ class MAML(Learner):
                     f"the model has {predictions.shape[-1]} outputs but the tasks have {way} classes: the head is as "
                     f"wide as a task; build the model with {way} outputs"
                 )
-            return self.loss_fn(predictions, targets)
+            return self.compare(predictions, targets)
 
-        with torch.enable_grad(), twice_differentiable():
+        with torch.enable_grad(), twice_differentiable(self.first_order):
             fast = gradient_steps(
                 self.model,
                 theta,
@@ -154,18 +178,14 @@ class MAML(Learner):
                 y,
                 loss_fn=inner_loss,
                 lr=self.inner_lr,
-                steps=self.inner_steps if steps is None else steps,
+                steps=steps,
                 graph=keep and not self.first_order,
             )
         return fast if keep else {name: w.detach() for name, w in fast.items()}
 
     def _call(self, weights: Weights, x: Tensor) -> Tensor:
-        with twice_differentiable():
+        with twice_differentiable(self.first_order):
             return call(self.model, weights, x)
-
-
-def _trainable(learner: nn.Module) -> list[nn.Parameter]:
-    return [p for p in learner.parameters() if p.requires_grad]
 
 
 @contextmanager
@@ -176,10 +196,11 @@ def _workers(threads: int) -> Iterator[Callable[..., Iterable[Any]]]:
         return
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # else every thread would ask for all cores
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool.map
+        yield pool.map
     finally:
+        pool.shutdown(cancel_futures=True)  # after an error the rest need not be computed
         torch.set_num_threads(before)
 
 
