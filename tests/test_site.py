@@ -123,7 +123,7 @@ def test_images_have_alternative_text(language, page):
 
 @built
 def test_chinese_words_are_in_the_search_index():
-    index = (SITE / "zh" / "searchindex.js").read_text("utf8")
+    index = (SITE / "zh" / "searchindex.js").read_text("utf8").encode().decode("unicode_escape")
     for word in ("元学习", "原型网络", "内循环", "支持集"):
         assert word in index, f"{word} cannot be found"
 

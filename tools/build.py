@@ -85,13 +85,19 @@ def build(language, toc):
         "-W",
         "-q",
     ]
-    if subprocess.run([*command, "--keep-going"]).returncode:
-        sys.exit(f"The {language} edition did not build cleanly; the messages above say where.")
+    print(f"Building the {language} edition ...", flush=True)
+    run = subprocess.run([*command, "--keep-going"], capture_output=True, text=True)
+    if run.returncode:
+        sys.exit(
+            f"{run.stdout}{run.stderr}\nThe {language} edition did not build cleanly; the messages above say where."
+        )
     return work / "_build" / "html"
 
 
 def lighten(site):
-    """Drop the theme's 1.5 MB icon script (the icons are drawn by its font), and point the root at the preface."""
+    """Drop the theme's leftovers, and its 1.5 MB icon script: the icons are drawn by a font."""
+    for leftover in site.glob("_static/*macros.html"):  # templates of the theme, no pages
+        leftover.unlink()
     for page in site.rglob("*.html"):
         text = page.read_text("utf8")
         text = re.sub(r"\s*<script[^>]*fontawesome\.js[^>]*></script>", "", text)
