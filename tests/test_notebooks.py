@@ -149,7 +149,8 @@ def test_every_exercise_has_its_parts_and_its_solution_is_checked(name):
         assert "还没有作答。" in check.outputs[0]["data"]["text/html"]
         assert f"assert check_{n}(solution_{n}).ok" in solution.source
         assert "hide-cell" in solution.metadata.tags
-        assert solution.metadata.cellView == "form"
+        assert "hide-input" in check.metadata.tags, "a check gives the answer away"
+        assert solution.metadata.cellView == check.metadata.cellView == "form"
         stored = {
             node.id
             for node in ast.walk(ast.parse(solution.source))

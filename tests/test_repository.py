@@ -14,6 +14,7 @@ from build import merge, pages_of
 
 import metabook as mb
 import notebooks as tool
+from metabook import results
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -61,7 +62,7 @@ def test_the_readme_shows_and_links_only_what_is_there():
 def test_the_measured_numbers_in_the_readme_are_the_committed_ones():
     readme = (ROOT / "README.md").read_text("utf8")
     for name in ("protonet", "maml"):
-        result = mb.results.load(f"omniglot_{name}_5way_1shot")
+        result = results.load(f"omniglot_{name}_5way_1shot")
         assert f"{result['rotated']['accuracy']} ± {result['rotated']['ci95']}" in readme
 
 

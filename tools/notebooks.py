@@ -163,8 +163,8 @@ def from_text(language: str, name: str, text: str) -> None:
             cell.outputs, cell.execution_count = old[ident].outputs, old[ident].execution_count
         if tags:
             cell.metadata["tags"] = tags
-        if "hide-cell" in tags:
-            cell.metadata["cellView"] = "form"
+        if ident.startswith("ex-") and set(tags) & {"hide-cell", "hide-input"}:
+            cell.metadata["cellView"] = "form"  # Colab folds checks and solutions too
         if alt:
             cell.metadata["mystnb"] = {"image": {"alt": alt}}
         cells.append(cell)
