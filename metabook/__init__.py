@@ -10,6 +10,8 @@ from metabook.metric.protonet import ProtoNet, compute_prototypes
 from metabook.models import MLP, Conv4
 from metabook.optimization.inner_loop import maml_update
 from metabook.optimization.maml import MAML
+from metabook.optimization.relatives import ANIL, MetaSGD
+from metabook.optimization.reptile import Reptile
 from metabook.tasks.episode import Episode
 from metabook.tasks.few_shot import FewShotTasks
 from metabook.tasks.sinusoids import Sinusoids
@@ -18,6 +20,7 @@ from metabook.training import History, train
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "ANIL",
     "MAML",
     "MLP",
     "Conv4",
@@ -26,7 +29,9 @@ __all__ = [
     "History",
     "LabelledImages",
     "Learner",
+    "MetaSGD",
     "ProtoNet",
+    "Reptile",
     "Score",
     "Sinusoids",
     "compute_prototypes",

@@ -44,6 +44,9 @@ LEARNERS = {
     "maml, LSTM": lambda: mb.MAML(Recurrent(5), inner_lr=0.1),
     "maml, attention": lambda: mb.MAML(Attentive(5), inner_lr=0.1),
     "protonet, LSTM": lambda: mb.ProtoNet(Recurrent(6)),
+    "anil": lambda: mb.ANIL(small_conv(out=5), inner_lr=0.1),
+    "meta-sgd": lambda: mb.MetaSGD(small_conv(out=5), inner_lr=0.1),
+    "reptile": lambda: mb.Reptile(small_conv(out=5), inner_lr=0.1, inner_steps=3),
     "maml, first order": lambda: mb.MAML(small_conv(out=5, norm="none"), inner_lr=0.1, first_order=True),
 }
 

@@ -65,7 +65,15 @@ def maml_update(model: nn.Module, loss: Tensor, lr: float, first_order: bool = F
 
 
 def gradient_steps(
-    model: nn.Module, weights: Weights, x: Tensor, y: Tensor, *, loss_fn: LossFn, lr: float, steps: int, graph: bool
+    model: nn.Module,
+    weights: Weights,
+    x: Tensor,
+    y: Tensor,
+    *,
+    loss_fn: LossFn,
+    lr: float | Weights,
+    steps: int,
+    graph: bool,
 ) -> Weights:
     """Take ``steps`` gradient steps on one support set and return the fast weights.
 
@@ -77,7 +85,8 @@ def gradient_steps(
         Where to start.
     x, y : Tensor, (S, ...) and (S, ...)
     loss_fn : callable
-    lr : float
+    lr : float, or dict of name to Tensor
+        One step size, or one for every weight.
     steps : int
     graph : bool
         Keep the graph of the gradients, so that the result can be differentiated twice (MAML proper).
@@ -87,7 +96,7 @@ def gradient_steps(
     return weights
 
 
-def _step(weights: Weights, loss: Tensor, lr: float, graph: bool) -> Weights:
+def _step(weights: Weights, loss: Tensor, lr: float | Weights, graph: bool) -> Weights:
     if not loss.requires_grad:
         raise ValueError("the loss does not depend on any parameter: was it computed under torch.no_grad()?")
     grads = torch.autograd.grad(loss, list(weights.values()), create_graph=graph, allow_unused=True)
@@ -97,7 +106,8 @@ def _step(weights: Weights, loss: Tensor, lr: float, graph: bool) -> Weights:
             f"the loss does not reach {', '.join(unused)}: gradient descent cannot adapt what has no gradient. Remove "
             "it from the model, or freeze it with requires_grad_(False)"
         )
-    return {name: w - lr * g for (name, w), g in zip(weights.items(), grads, strict=True)}
+    lrs = lr if isinstance(lr, dict) else dict.fromkeys(weights, lr)
+    return {name: w - lrs[name] * g for (name, w), g in zip(weights.items(), grads, strict=True)}
 
 
 def call(model: nn.Module, weights: Weights, x: Tensor) -> Tensor:

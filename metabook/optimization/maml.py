@@ -141,6 +141,14 @@ class MAML(Learner):
                         p.grad = g if p.grad is None else p.grad.add_(g)
         return total
 
+    def adapted(self) -> Weights:
+        """The weights that the inner loop changes, by name: here all that require gradients."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def step_sizes(self) -> float | Weights:
+        """The step size of the inner loop: here one number for all weights."""
+        return self.inner_lr
+
     def _adapt(self, x: Tensor, y: Tensor, steps: int | None) -> Weights:
         """The fast weights of one task, from support examples (S, ...) and targets: columns, or floats."""
         if torch.is_inference_mode_enabled():
@@ -157,7 +165,7 @@ class MAML(Learner):
         if steps < 0:
             raise ValueError(f"steps is {steps}; it cannot be negative")
         keep = torch.is_grad_enabled()  # the caller's gradients are on: the result stays connected to theta
-        theta: Weights = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        theta = self.adapted()
         if not keep:
             theta = {name: p.detach().requires_grad_() for name, p in theta.items()}
         way = None if y.is_floating_point() else int(y.max()) + 1
@@ -177,7 +185,7 @@ class MAML(Learner):
                 x,
                 y,
                 loss_fn=inner_loss,
-                lr=self.inner_lr,
+                lr=self.step_sizes(),
                 steps=steps,
                 graph=keep and not self.first_order,
             )

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT
+"""Relatives of MAML that differ from it by one thought each: what is adapted, and how far a step goes."""
+
+import torch
+from torch import nn
+
+from metabook.learner import LossFn
+from metabook.optimization.inner_loop import Weights
+from metabook.optimization.maml import MAML
+
+__all__ = ["ANIL", "MetaSGD"]
+
+
+class ANIL(MAML):
+    """Almost no inner loop: MAML that adapts the last layer and nothing else.
+
+    The body is the same for every task; the outer loop learns it, the inner loop leaves it alone.
+
+    Parameters
+    ----------
+    model : nn.Module
+    head : str, optional
+        Name of the submodule to adapt, as in ``model.get_submodule``; the last one that has parameters of its
+        own, unless given.
+    **options
+        Those of `MAML`.
+
+    Raises
+    ------
+    ValueError
+        If the model has no such submodule, or it has no parameters.
+
+    References
+    ----------
+    Raghu, Raghu, Bengio & Vinyals, *Rapid Learning or Feature Reuse?*, 2020, https://arxiv.org/abs/1909.09157
+
+    Examples
+    --------
+    >>> import metabook as mb
+    >>> learner = mb.ANIL(mb.Conv4(out=5, norm="batch_stats"), inner_lr=0.1)
+    >>> episode = mb.FewShotTasks(mb.glyphs(classes=10), way=5, shot=1, query=2).sample(1)
+    >>> sorted(learner.adapt(episode.support_x, episode.support_y))
+    ['head.bias', 'head.weight']
+    """
+
+    def __init__(self, model: nn.Module, head: str | None = None, **options: object) -> None:
+        super().__init__(model, **options)  # type: ignore[arg-type]
+        owners = [name for name, module in model.named_modules() if any(True for _ in module.parameters(recurse=False))]
+        self.head = owners[-1] if head is None else head
+        if not self.adapted():
+            raise ValueError(f"the model has nothing to adapt in {self.head!r}; its layers are {', '.join(owners)}")
+
+    def adapted(self) -> Weights:
+        """The weights of the head."""
+        return {name: w for name, w in super().adapted().items() if name.startswith(f"{self.head}.")}
+
+
+class MetaSGD(MAML):
+    """MAML that learns, beside where to start, how far and in which direction every single weight steps.
+
+        theta' = theta - a * grad L_support(theta),  with a of the shape of theta, learned in the outer loop
+
+    An entry of a may become negative: then its weight steps against the slope. With all of them frozen at one
+    number it is MAML.
+
+    Parameters
+    ----------
+    model : nn.Module
+    inner_lr : float
+        Where every step size starts.
+    **options
+        Those of `MAML`.
+
+    References
+    ----------
+    Li, Zhou, Chen & Li, *Meta-SGD*, 2017, https://arxiv.org/abs/1707.09835
+
+    Examples
+    --------
+    >>> import metabook as mb
+    >>> learner = mb.MetaSGD(mb.MLP(1, 1), inner_lr=0.01, loss_fn=torch.nn.functional.mse_loss)
+    >>> sum(p.numel() for p in learner.parameters()) == 2 * 1761
+    True
+    """
+
+    def __init__(self, model: nn.Module, inner_lr: float = 0.01, **options: LossFn | int | bool) -> None:
+        super().__init__(model, inner_lr, **options)  # type: ignore[arg-type]
+        self.steps = nn.ParameterList([torch.full_like(w, inner_lr) for w in self.adapted().values()])
+
+    def step_sizes(self) -> Weights:
+        """The learned step size of every weight, by name."""
+        return dict(zip(self.adapted(), self.steps, strict=True))

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""Reptile: train on a task, and move a little towards where that led.
+
+    phi_i = theta after k gradient steps on task i
+    theta <- theta + epsilon * mean_i (phi_i - theta)
+
+Nichol, Achiam & Schulman, *On First-Order Meta-Learning Algorithms*, 2018, https://arxiv.org/abs/1803.02999.
+"""
+
+import torch
+from torch import Tensor
+
+from metabook.learner import query_targets
+from metabook.optimization.maml import MAML
+from metabook.tasks.episode import Episode
+
+__all__ = ["Reptile"]
+
+
+class Reptile(MAML):
+    """MAML without a derivative of the inner loop, and without a split into support and query in training.
+
+    `backward` leaves ``theta - mean_i phi_i`` in ``.grad``, so that plain gradient descent with step size epsilon
+    is the paper's update: ``optimizer=torch.optim.SGD(learner.parameters(), lr=1.0)``. A training task is all of
+    its examples, support and query together. At test it adapts to the support set, like MAML.
+
+    Takes the arguments of `MAML`, with several inner steps: with one, Reptile is joint training.
+
+    Examples
+    --------
+    >>> import metabook as mb
+    >>> learner = mb.Reptile(mb.MLP(1, 1), inner_lr=0.02, inner_steps=5, loss_fn=torch.nn.functional.mse_loss)
+    >>> sgd = torch.optim.SGD(learner.parameters(), lr=0.1)
+    >>> history = mb.train(learner, mb.Sinusoids(), iterations=3, tasks_per_batch=5, optimizer=sgd)
+    """
+
+    def backward(self, episode: Episode) -> float:
+        """Add ``theta - mean_i phi_i`` to ``.grad``, and return the loss after the inner loop, on the same examples."""
+        total = 0.0
+        for task in episode.tasks():
+            x = torch.cat([task.support_x, task.query_x], dim=1)
+            y = torch.cat([task.support_y, task.query_y], dim=1)
+            with torch.no_grad():
+                fast = self.adapt(x, y)
+                predictions = self.predict_with(fast, x)
+                total += float(self.compare(predictions[0], query_targets(y, y)[0])) / len(episode)
+                for name, theta in self.adapted().items():
+                    _add_to_grad(theta, (theta - fast[name][0]) / len(episode))
+        return total
+
+
+def _add_to_grad(parameter: Tensor, direction: Tensor) -> None:
+    parameter.grad = direction if parameter.grad is None else parameter.grad + direction

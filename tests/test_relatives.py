@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""The relatives of MAML: each differs from it by what it says, and by nothing else."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_maml import Quadratic, assert_exact, curved_net, outer_gradient, task_batch
+from torch import nn
+
+import metabook as mb
+
+
+@pytest.mark.parametrize("relative", [mb.ANIL, mb.MetaSGD])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_outer_gradient_agrees_with_central_differences(relative, steps):
+    assert_exact(relative(curved_net(), inner_lr=0.3, inner_steps=steps), task_batch())
+
+
+def test_anil_keeps_the_body_constant_in_the_inner_loop_and_learns_it_in_the_outer():
+    learner, episode = mb.ANIL(curved_net(), inner_lr=0.5), task_batch()
+    assert set(learner.adapt(episode.support_x, episode.support_y)) == {"2.weight", "2.bias"}
+    learner.backward(episode)
+    assert learner.model[0].weight.grad.abs().max() > 0
+
+
+def test_anil_of_the_whole_model_is_maml_and_of_nothing_is_refused():
+    net, episode = nn.Sequential(curved_net()), task_batch()
+    a, b = mb.ANIL(net, head="0", inner_lr=0.5), mb.MAML(net, inner_lr=0.5)
+    assert torch.equal(outer_gradient(a, episode), outer_gradient(b, episode))
+    with pytest.raises(ValueError, match=r"nothing to adapt in 'tail'; its layers are 0\.0, 0\.2"):
+        mb.ANIL(net, head="tail")
+
+
+def test_meta_sgd_with_equal_step_sizes_computes_what_maml_computes():
+    net, episode = curved_net(), task_batch()
+    meta_sgd, maml = mb.MetaSGD(net, inner_lr=0.3, inner_steps=2), mb.MAML(net, inner_lr=0.3, inner_steps=2)
+    assert torch.equal(meta_sgd.loss(episode), maml.loss(episode))
+    by_maml = outer_gradient(maml, episode)
+    meta_sgd.zero_grad()
+    meta_sgd.backward(episode)
+    assert torch.allclose(torch.cat([p.grad.flatten() for p in net.parameters()]), by_maml, rtol=1e-12)
+
+
+def test_meta_sgd_learns_its_step_sizes_and_they_may_turn_negative():
+    learner, episode = mb.MetaSGD(curved_net(), inner_lr=0.01), task_batch()
+    mb.train(learner, _Always(episode), iterations=40, tasks_per_batch=1, lr=0.05)
+    steps = torch.cat([a.flatten() for a in learner.steps])
+    assert steps.min() < 0 < steps.max()
+
+
+class _Always:
+    def __init__(self, episode):
+        self.episode = episode
+
+    def sample(self, tasks, start=0):
+        return self.episode
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_reptile_moves_towards_the_adapted_weights(steps):
+    """On a quadratic phi - c = (I - lr A)^k (theta - c), so the direction is (I - (I - lr A)^k)(theta - c)."""
+    model, lr = Quadratic(), 0.1
+    learner = mb.Reptile(model, inner_lr=lr, inner_steps=steps, loss_fn=lambda p, y: p.mean())
+    zeros = torch.zeros(1, 2, 1, dtype=torch.float64)
+    identity = torch.eye(4, dtype=torch.float64)
+    shrink = torch.linalg.matrix_power(identity - lr * model.A, steps)
+    c = torch.linalg.solve(model.A, model.b)
+    expected = (identity - shrink) @ (model.theta.detach() - c)
+    assert torch.allclose(outer_gradient(learner, mb.Episode(zeros, zeros, zeros, zeros)), expected, rtol=1e-10)
+
+
+def test_reptile_with_one_step_is_joint_training():
+    """theta - phi = lr * (mean gradient over the tasks), of all examples of each."""
+    net, episode = curved_net(), task_batch(tasks=3)
+    direction = outer_gradient(mb.Reptile(net, inner_lr=0.2, inner_steps=1), episode)
+    x, y = torch.cat([episode.support_x, episode.query_x], 1), torch.cat([episode.support_y, episode.query_y], 1)
+    joint = torch.stack([F.cross_entropy(net(x[t]), y[t]) for t in range(3)]).mean()
+    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(joint, list(net.parameters()))])
+    assert torch.allclose(direction, 0.2 * gradient, rtol=1e-10)
+
+
+def test_reptiles_update_is_that_of_the_paper():
+    learner, episode = mb.Reptile(curved_net(), inner_lr=0.2, inner_steps=3), task_batch(tasks=2)
+    before = copy.deepcopy(dict(learner.model.named_parameters()))
+    x, y = torch.cat([episode.support_x, episode.query_x], 1), torch.cat([episode.support_y, episode.query_y], 1)
+    with torch.no_grad():
+        phi = learner.adapt(x, y)
+    optimizer = torch.optim.SGD(learner.parameters(), lr=0.5)
+    learner.backward(episode)
+    optimizer.step()
+    for name, theta in learner.model.named_parameters():
+        assert torch.allclose(theta, before[name] + 0.5 * (phi[name].mean(0) - before[name]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("relative", [mb.ANIL, mb.MetaSGD, mb.Reptile])
+def test_each_learns_sine_waves(relative):
+    torch.manual_seed(0)
+    options = {"inner_steps": 5} if relative is mb.Reptile else {}
+    learner = relative(mb.MLP(1, 1), inner_lr=0.01, loss_fn=F.mse_loss, **options)
+    test = mb.Sinusoids(shot=10, query=30, seed=1)
+    before = mb.evaluate(learner, test, episodes=100)
+    optimizer = torch.optim.SGD(learner.parameters(), lr=0.5) if relative is mb.Reptile else None
+    mb.train(learner, mb.Sinusoids(shot=10, seed=0), 200, tasks_per_batch=8, lr=5e-3, optimizer=optimizer)
+    after = mb.evaluate(learner, test, episodes=100)
+    gain = before.scores - after.scores  # on the same tasks
+    assert gain.mean() > 4 * gain.std() / len(gain) ** 0.5
