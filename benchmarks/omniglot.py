@@ -142,7 +142,8 @@ def main() -> None:
     }
     print(f"trained for {history.seconds / 60:.1f} minutes")
     if args.iterations is None:
-        print(f"written: {results.save(f'omniglot_{args.method}_5way_1shot', result)}")
+        name = f"omniglot_{args.method}_5way_1shot" + (f"_seed{args.seed}" if args.seed else "")
+        print(f"written: {results.save(name, result)}")
 
 
 if __name__ == "__main__":
