@@ -166,6 +166,8 @@ def test_executing_a_notebook_twice_gives_the_same_bytes(tmp_path, monkeypatch):
     assert tool.stale_cells("0_0_t") == []
     tool.from_text("en", "0_0_t", text.replace("# 0.0 T", "# 0.0 Title"))
     assert tool.stale_cells("0_0_t") == ["title"]
+    tool.vouch("0_0_t", ["title"])
+    assert tool.stale_cells("0_0_t") == []
     assert tool.parse(tool.as_text("en", "0_0_t")) == tool.parse(
         text.replace("# 0.0 T", "# 0.0 Title").replace("tags=remove-cell\n", f"tags=remove-cell\n{tool.setup_code()}\n")
     )

@@ -4,6 +4,7 @@
     python tools/notebooks.py execute [NAME ...]       run the English ones, store outputs, carry them to the Chinese ones
     python tools/notebooks.py carry [NAME ...]         copy code and outputs from English to Chinese
     python tools/notebooks.py stale                    list Chinese cells whose English cell has changed since
+    python tools/notebooks.py vouch NAME CELL ...       say that these Chinese cells still render their English ones
     python tools/notebooks.py text LANG NAME           print a notebook as text, to edit
     python tools/notebooks.py from-text LANG NAME FILE make the notebook from such text
 
@@ -116,6 +117,15 @@ def stale_cells(name: str) -> list[str]:
     ]
 
 
+def vouch(name: str, idents: list[str]) -> None:
+    """Record that Chinese cells were read again and need no change."""
+    english, chinese = {cell.id: cell for cell in read("en", name).cells}, read("zh", name)
+    for cell in chinese.cells:
+        if cell.id in idents:
+            cell.metadata["renders"] = digest(english[cell.id].source)
+    write("zh", name, chinese)
+
+
 def as_text(language: str, name: str) -> str:
     parts = []
     for cell in read(language, name).cells:
@@ -191,10 +201,12 @@ def _chinese_from_text(name: str, text: str, old: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("execute", "carry", "stale", "text", "from-text"))
+    parser.add_argument("command", choices=("execute", "carry", "stale", "vouch", "text", "from-text"))
     parser.add_argument("words", nargs="*", metavar="NAME")
     args = parser.parse_args()
-    if args.command == "text":
+    if args.command == "vouch":
+        vouch(args.words[0], args.words[1:])
+    elif args.command == "text":
         print(as_text(*args.words), end="")
     elif args.command == "from-text":
         language, name, file = args.words
