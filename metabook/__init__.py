@@ -4,13 +4,15 @@
 from metabook.data.glyphs import glyphs
 from metabook.data.images import LabelledImages
 from metabook.data.omniglot import omniglot
-from metabook.evaluation import Score, evaluate
+from metabook.evaluation import Score, evaluate, evaluate_steps
 from metabook.learner import Learner
 from metabook.metric.protonet import ProtoNet, compute_prototypes
 from metabook.models import MLP, Conv4
+from metabook.optimization.implicit import ImplicitMAML
 from metabook.optimization.inner_loop import maml_update
 from metabook.optimization.maml import MAML
-from metabook.optimization.relatives import ANIL, MetaSGD
+from metabook.optimization.maml_plus_plus import MAMLPlusPlus
+from metabook.optimization.relatives import ANIL, JointTraining, MetaSGD
 from metabook.optimization.reptile import Reptile
 from metabook.tasks.episode import Episode
 from metabook.tasks.few_shot import FewShotTasks
@@ -27,8 +29,11 @@ __all__ = [
     "Episode",
     "FewShotTasks",
     "History",
+    "ImplicitMAML",
+    "JointTraining",
     "LabelledImages",
     "Learner",
+    "MAMLPlusPlus",
     "MetaSGD",
     "ProtoNet",
     "Reptile",
@@ -36,6 +41,7 @@ __all__ = [
     "Sinusoids",
     "compute_prototypes",
     "evaluate",
+    "evaluate_steps",
     "glyphs",
     "maml_update",
     "omniglot",

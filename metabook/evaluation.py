@@ -2,19 +2,21 @@
 """Scores with honest intervals: the unit of measurement is the episode, never the query. Taught in section 2.1."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from metabook.learner import Learner, query_targets
 from metabook.tasks.episode import Episode
 
-__all__ = ["Score", "Tasks", "device_of", "evaluate"]
+__all__ = ["Score", "Tasks", "device_of", "evaluate", "evaluate_steps"]
 
 
 class Tasks(Protocol):
@@ -82,7 +84,13 @@ class Score:
 
 
 def evaluate(
-    learner: Learner, tasks: Tasks, episodes: int = 1000, start: int = 0, batch: int = 8, progress: bool = False
+    learner: Learner,
+    tasks: Tasks,
+    episodes: int = 1000,
+    start: int = 0,
+    batch: int = 8,
+    progress: bool = False,
+    metric: str | None = None,
 ) -> Score:
     """Measure a learner on episodes ``start`` to ``start + episodes - 1``.
 
@@ -97,11 +105,12 @@ def evaluate(
         Episodes computed at once; it changes speed and memory, not the result.
     progress : bool
         Show a bar, where the output is a terminal.
+    metric : {"accuracy", "loss"}, optional
+        Accuracy a task for classes, and the learner's own loss for regression, unless given.
 
     Returns
     -------
     Score
-        Accuracy a task for classes; the learner's own loss a task for regression.
 
     Raises
     ------
@@ -115,27 +124,82 @@ def evaluate(
     >>> mb.evaluate(mb.ProtoNet(mb.Conv4()), tasks, episodes=20).n
     20
     """
+    return _evaluate(learner, tasks, episodes, start, batch, progress, metric, lambda *parts: learner(*parts)[None])[0]
+
+
+def evaluate_steps(
+    learner: Learner,
+    tasks: Tasks,
+    steps: int = 10,
+    episodes: int = 1000,
+    start: int = 0,
+    batch: int = 8,
+    progress: bool = False,
+    metric: str | None = None,
+) -> list[Score]:
+    """Measure a learner of MAML's family after 0, 1, ..., ``steps`` inner steps, all on the same episodes.
+
+    The steps at test may be more than those in training, and the best number of them is a choice that belongs to
+    validation tasks. The other arguments are those of `evaluate`.
+
+    Raises
+    ------
+    ValueError
+        If the learner has no inner steps.
+
+    Examples
+    --------
+    >>> import metabook as mb
+    >>> learner = mb.MAML(mb.MLP(1, 1), inner_lr=0.01, loss_fn=torch.nn.functional.mse_loss)
+    >>> len(mb.evaluate_steps(learner, mb.Sinusoids(), steps=3, episodes=20))
+    4
+    """
+    each_step = getattr(learner, "forward_each_step", None)
+    if each_step is None:
+        raise ValueError(f"{type(learner).__name__} takes no inner steps; measure it with evaluate")
+    return _evaluate(learner, tasks, episodes, start, batch, progress, metric, partial(each_step, steps=steps))
+
+
+def _evaluate(
+    learner: Learner,
+    tasks: Tasks,
+    episodes: int,
+    start: int,
+    batch: int,
+    progress: bool,
+    metric: str | None,
+    predict: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> list[Score]:
+    """One score for each of the predictions that ``predict`` returns along its first dimension."""
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}; it must be at least 1")
-    device, scores, metric = device_of(learner), [], "accuracy"
+    if metric not in (None, "accuracy", "loss"):
+        raise ValueError(f"metric is {metric!r}; choose 'accuracy' or 'loss'")
+    device, scores, name = device_of(learner), [], "accuracy"
     steps = range(start, start + episodes, batch)
     with _as_found(learner), torch.no_grad():
         for first in tqdm(steps, desc="evaluate", disable=None if progress else True, leave=False):
             episode = tasks.sample(min(batch, start + episodes - first), first).to(device)
-            predictions = learner(episode.support_x, episode.support_y, episode.query_x)
+            predictions = predict(episode.support_x, episode.support_y, episode.query_x)
             targets = query_targets(episode.support_y, episode.query_y)
             if not bool(torch.isfinite(predictions).all()):
                 raise FloatingPointError(
                     f"a prediction in episodes {first} to {first + len(episode) - 1} is not finite: the learner "
                     "diverged; a smaller step size is the usual cure"
                 )
-            if targets.is_floating_point():
-                metric = getattr(learner.loss_fn, "__name__", "loss")
-                values = torch.stack([learner.compare(p, t) for p, t in zip(predictions, targets, strict=True)])
+            if targets.is_floating_point() or metric == "loss":
+                name = getattr(learner.loss_fn, "__name__", "loss")
+                values = torch.stack(
+                    [
+                        torch.stack([learner.compare(p, t) for p, t in zip(ps, targets, strict=True)])
+                        for ps in predictions
+                    ]
+                )
             else:
-                values = (predictions.argmax(dim=-1) == targets).cpu().double().mean(dim=1)
+                values = (predictions.argmax(dim=-1) == targets).cpu().double().mean(dim=-1)
             scores.append(values.cpu().double().numpy())
-    return Score(np.concatenate(scores), metric, metric == "accuracy", learner.transductive)
+    rows = np.concatenate(scores, axis=1)
+    return [Score(row, name, name == "accuracy", learner.transductive) for row in rows]
 
 
 def device_of(learner: Learner) -> torch.device:

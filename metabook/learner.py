@@ -12,7 +12,9 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from metabook.models import SupportNorm
 from metabook.tasks.episode import Episode
 
 __all__ = ["Learner", "LossFn", "check_batch", "label_columns", "query_targets"]
@@ -45,7 +47,8 @@ class Learner(nn.Module, ABC):
     @property
     def transductive(self) -> bool:
         """Whether the prediction for a query may depend on the other queries."""
-        return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is None for m in self.modules())
+        uses_batch = [isinstance(m, _BatchNorm) and m.running_mean is None for m in self.modules()]
+        return any(uses_batch) or any(isinstance(m, SupportNorm) for m in self.modules())
 
     @abstractmethod
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:

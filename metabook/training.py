@@ -114,7 +114,8 @@ def train(
     for name, value in (("iterations", iterations), ("tasks_per_batch", tasks_per_batch), ("valid_every", valid_every)):
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")
-    optimizer = optimizer or torch.optim.Adam(learner.parameters(), lr=lr)
+    device = device_of(learner)
+    optimizer = optimizer or torch.optim.Adam(learner.parameters(), lr=lr, fused=device.type in ("cpu", "cuda"))
     run = _Run(learner, optimizer, None if checkpoint is None else Path(checkpoint))
     run.resume(
         {
@@ -129,7 +130,7 @@ def train(
             "valid": None if valid is None else [_fingerprint(valid), valid_episodes, valid_every],
         }
     )
-    device, history = device_of(learner), run.history
+    history = run.history
     if len(history.losses) > iterations:
         raise ValueError(f"{checkpoint} holds {len(history.losses)} iterations already, more than {iterations}")
     bar = tqdm(total=iterations, initial=len(history.losses), desc="train", disable=None if progress else True)

@@ -44,6 +44,15 @@ LEARNERS = {
     "maml, LSTM": lambda: mb.MAML(Recurrent(5), inner_lr=0.1),
     "maml, attention": lambda: mb.MAML(Attentive(5), inner_lr=0.1),
     "protonet, LSTM": lambda: mb.ProtoNet(Recurrent(6)),
+    "maml, vectorized": lambda: mb.MAML(small_conv(out=5), inner_lr=0.1, vectorized=True),
+    "maml, perceptron": lambda: mb.MAML(mb.MLP(784, 5, hidden=(6,)), inner_lr=0.1, inner_steps=2),
+    "maml, support statistics": lambda: mb.MAML(small_conv(out=5, norm="support"), inner_lr=0.1),
+    "maml, support statistics, vectorized": lambda: mb.MAML(
+        small_conv(out=5, norm="support"), inner_lr=0.1, vectorized=True
+    ),
+    "maml++": lambda: mb.MAMLPlusPlus(small_conv(out=5), inner_steps=2, multi_step_until=10, first_order_until=5),
+    "implicit maml": lambda: mb.ImplicitMAML(small_conv(out=5), inner_lr=0.1, inner_steps=3),
+    "joint training": lambda: mb.JointTraining(small_conv(out=5), inner_lr=0.1),
     "anil": lambda: mb.ANIL(small_conv(out=5), inner_lr=0.1),
     "meta-sgd": lambda: mb.MetaSGD(small_conv(out=5), inner_lr=0.1),
     "reptile": lambda: mb.Reptile(small_conv(out=5), inner_lr=0.1, inner_steps=3),

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import metabook as mb
+from metabook.models import SupportNorm
 from metabook.optimization.inner_loop import gradient_steps
 
 
@@ -60,17 +61,26 @@ def assert_exact(learner, episode, atol=1e-9):
     assert torch.allclose(outer_gradient(learner, episode), numeric, rtol=1e-6, atol=atol)
 
 
+@pytest.mark.parametrize("vectorized", [False, True])
 @pytest.mark.parametrize("steps", [1, 3])
-def test_the_outer_gradient_agrees_with_central_differences_of_adapt_then_query(steps):
-    learner, episode = mb.MAML(curved_net(), inner_lr=0.5, inner_steps=steps), task_batch()
-    assert_exact(learner, episode)
+def test_the_outer_gradient_agrees_with_central_differences_of_adapt_then_query(steps, vectorized):
+    learner = mb.MAML(curved_net(), inner_lr=0.5, inner_steps=steps, vectorized=vectorized)
+    assert_exact(learner, task_batch())
 
 
-def test_the_outer_gradient_is_right_through_batch_norm_and_convolution():
-    net = nn.Sequential(
-        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, track_running_stats=False), nn.Tanh(), nn.Flatten(), nn.Linear(18, 3)
-    ).double()
-    learner, episode = mb.MAML(net, inner_lr=0.5, inner_steps=2), task_batch(features=25)
+NORMS = {
+    "batch": lambda: nn.BatchNorm2d(2, track_running_stats=False),
+    "support": lambda: SupportNorm(2),
+    "group": lambda: nn.GroupNorm(1, 2),
+}
+
+
+@pytest.mark.parametrize("vectorized", [False, True])
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_outer_gradient_is_right_through_normalisation_and_convolution(norm, vectorized):
+    """With vectorized=True this fails for torch 2.13's own batch norm under vmap, off by per cents without a word."""
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), NORMS[norm](), nn.Tanh(), nn.Flatten(), nn.Linear(18, 3)).double()
+    learner, episode = mb.MAML(net, inner_lr=0.5, inner_steps=2, vectorized=vectorized), task_batch(features=25)
     episode = mb.Episode(
         episode.support_x.unflatten(2, (1, 5, 5)),
         episode.support_y,
@@ -106,7 +116,7 @@ def test_first_order_builds_no_graph_through_the_inner_gradient():
             nodes.add(node)
             todo += [n for n, _ in node.next_functions]
     names = {type(n).__name__ for n in nodes}
-    assert names <= {"StackBackward0", "SubBackward0", "AccumulateGrad"}, names
+    assert names <= {"CatBackward0", "SubBackward0", "ExpandBackward0", "AccumulateGrad"}, names
 
 
 class Quadratic(nn.Module):
@@ -176,7 +186,8 @@ def test_a_gradient_that_two_parameters_share_is_not_added_twice():
 
 def test_threads_change_no_bit_where_each_has_one_core():
     net, episode = curved_net(), task_batch(tasks=7)
-    one, three = (outer_gradient(mb.MAML(copy.deepcopy(net), 0.5, 2, threads=n), episode) for n in (1, 3))
+    learners = [mb.MAML(copy.deepcopy(net), 0.5, 2, vectorized=False, threads=n) for n in (1, 3)]
+    one, three = (outer_gradient(learner, episode) for learner in learners)
     assert torch.equal(one, three)
     with pytest.raises(ValueError, match="dropout, whose random state threads would share"):
         mb.MAML(nn.Sequential(nn.Linear(2, 3), nn.Dropout()), threads=2)
@@ -320,7 +331,7 @@ def test_no_graph_is_built_at_test(monkeypatch):
     learner(episode.support_x, episode.support_y, episode.query_x)
     with torch.no_grad():
         learner(episode.support_x, episode.support_y, episode.query_x)
-    assert asked == [True] * 6 + [False] * 6
+    assert asked == [True] * 3 + [False] * 3
 
 
 def test_half_precision_inside_the_second_derivatives_is_refused():
@@ -333,7 +344,7 @@ def test_regression_without_its_loss_is_refused_before_it_trains_on_zero():
     with pytest.raises(ValueError, match=r"regression needs its own loss, as loss_fn=torch\.nn\.functional\.mse_loss"):
         mb.MAML(mb.MLP(1, 1)).loss(mb.Sinusoids().sample(2))
     waves = mb.Sinusoids().sample(2)
-    with pytest.raises(ValueError, match=r"predictions are .10, 1. but the targets are .10,."):
+    with pytest.raises(ValueError, match=r"predictions are .20, 1. but the targets are .20,."):
         mb.MAML(mb.MLP(1, 1), loss_fn=F.mse_loss).loss(
             mb.Episode(waves.support_x, waves.support_y[..., 0], waves.query_x, waves.query_y[..., 0])
         )
@@ -359,8 +370,13 @@ def test_maml_update_is_the_inner_step_and_leaves_the_model_alone():
     fast = mb.maml_update(model, loss, lr=0.5)
     assert all(torch.equal(before[n], w) for n, w in model.state_dict().items())
     theta = dict(model.named_parameters())
-    step = gradient_steps(model, theta, x, y, loss_fn=F.cross_entropy, lr=0.5, steps=1, graph=True)
-    assert all(torch.equal(a, b) for a, b in zip(fast, step.values(), strict=True))
+
+    def loss_at(weights, step):
+        return F.cross_entropy(torch.func.functional_call(model, weights, (x,)), y)
+
+    start, end = gradient_steps(theta, loss_at, lambda step: 0.5, steps=1, graph=True)
+    assert start is theta
+    assert all(torch.equal(a, b) for a, b in zip(fast, end.values(), strict=True))
 
 
 @pytest.mark.parametrize("first_order", [False, True])

@@ -94,10 +94,56 @@ def test_reptiles_update_is_that_of_the_paper():
         assert torch.allclose(theta, before[name] + 0.5 * (phi[name].mean(0) - before[name]), rtol=1e-12)
 
 
-@pytest.mark.parametrize("relative", [mb.ANIL, mb.MetaSGD, mb.Reptile])
+@pytest.mark.parametrize("cg_steps", [4, 10])
+def test_implicit_maml_solves_for_the_exact_gradient_on_a_quadratic(cg_steps):
+    """At the minimum phi of L + lam/2 |phi - theta|^2 the outer gradient is (I + A / lam)^-1 times that of the query."""
+    model, lam = Quadratic(), 2.0
+    learner = mb.ImplicitMAML(model, 0.2, 400, lam=lam, cg_steps=cg_steps, loss_fn=lambda p, y: p.mean())
+    zeros = torch.zeros(1, 2, 1, dtype=torch.float64)
+    episode = mb.Episode(zeros, zeros, zeros, zeros)
+    identity = torch.eye(4, dtype=torch.float64)
+    phi = torch.linalg.solve(model.A + lam * identity, model.b + lam * model.theta.detach())
+    assert torch.allclose(learner.adapt(zeros, zeros)["theta"][0], phi, rtol=1e-10)
+    expected = torch.linalg.solve(identity + model.A / lam, model.A @ phi - model.b)
+    assert torch.allclose(outer_gradient(learner, episode), expected, rtol=1e-8)
+
+
+def test_implicit_maml_agrees_with_maml_through_many_steps_of_the_same_inner_problem():
+    """The unrolled gradient, by MAML on the pulled objective, converges to the implicit one; several tasks at once."""
+    net, episode = curved_net(), task_batch(tasks=3)
+    learner = mb.ImplicitMAML(net, 0.3, 300, lam=1.5, cg_steps=40)
+    implicit = outer_gradient(learner, episode)
+
+    def loss():
+        with torch.no_grad():
+            return learner.loss(episode).item()
+
+    from test_maml import numeric_gradient
+
+    numeric = torch.cat([g.flatten() for g in numeric_gradient(loss, learner.parameters())])
+    assert torch.allclose(implicit, numeric, rtol=1e-5, atol=1e-8)
+
+
+def test_implicit_maml_without_a_pull_is_refused():
+    with pytest.raises(ValueError, match="lam is 0"):
+        mb.ImplicitMAML(curved_net(), lam=0)
+
+
+def test_joint_training_follows_the_gradient_before_adapting_and_adapts_at_test():
+    net, episode = curved_net(), task_batch(tasks=3)
+    learner = mb.JointTraining(net, inner_lr=0.2, inner_steps=2)
+    x, y = torch.cat([episode.support_x, episode.query_x], 1), torch.cat([episode.support_y, episode.query_y], 1)
+    joint = torch.stack([F.cross_entropy(net(x[t]), y[t]) for t in range(3)]).mean()
+    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(joint, list(net.parameters()))])
+    assert torch.allclose(outer_gradient(learner, episode), gradient, rtol=1e-10)
+    parts = episode.support_x, episode.support_y, episode.query_x
+    assert torch.equal(learner(*parts), mb.MAML(net, inner_lr=0.2, inner_steps=2)(*parts))
+
+
+@pytest.mark.parametrize("relative", [mb.ANIL, mb.MetaSGD, mb.Reptile, mb.ImplicitMAML, mb.MAMLPlusPlus])
 def test_each_learns_sine_waves(relative):
     torch.manual_seed(0)
-    options = {"inner_steps": 5} if relative is mb.Reptile else {}
+    options = {"inner_steps": {mb.Reptile: 5, mb.ImplicitMAML: 10}.get(relative, 1)}
     learner = relative(mb.MLP(1, 1), inner_lr=0.01, loss_fn=F.mse_loss, **options)
     test = mb.Sinusoids(shot=10, query=30, seed=1)
     before = mb.evaluate(learner, test, episodes=100)

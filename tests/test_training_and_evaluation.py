@@ -253,3 +253,25 @@ def test_unknown_schedules_and_empty_evaluations_are_refused(tasks):
         mb.train(fresh(), tasks, valid_every=0)
     with pytest.raises(ValueError, match="at least 1"):
         mb.evaluate(fresh(), tasks, episodes=0)
+
+
+def test_a_score_after_every_inner_step_equals_the_score_with_so_many_steps():
+    learner = mb.MAML(mb.MLP(1, 1), inner_lr=0.01, loss_fn=F.mse_loss)
+    waves = mb.Sinusoids(shot=5, query=7, seed=3)
+    by_step = mb.evaluate_steps(learner, waves, steps=4, episodes=21)
+    assert len(by_step) == 5
+    for k, score in enumerate(by_step[1:], start=1):
+        learner.inner_steps = k
+        assert np.allclose(score.scores, mb.evaluate(learner, waves, episodes=21).scores, rtol=1e-5)
+    with pytest.raises(ValueError, match="ProtoNet takes no inner steps"):
+        mb.evaluate_steps(mb.ProtoNet(mb.Conv4()), waves)
+
+
+def test_accuracy_and_loss_can_both_be_asked_for(tasks):
+    learner = mb.MAML(mb.MLP(784, 5), inner_lr=0.1)
+    accuracy, loss = (mb.evaluate_steps(learner, tasks, 2, episodes=10, metric=m) for m in ("accuracy", "loss"))
+    assert (accuracy[1].metric, loss[1].metric) == ("accuracy", "cross_entropy")
+    assert accuracy[1].higher_is_better
+    assert not loss[1].higher_is_better
+    with pytest.raises(ValueError, match="choose 'accuracy' or 'loss'"):
+        mb.evaluate(learner, tasks, episodes=2, metric="f1")

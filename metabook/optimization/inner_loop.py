@@ -7,17 +7,14 @@ Nothing is changed in place: the caller's model keeps its weights and buffers, a
 with respect to theta_0. Taught in sections 4.1 and 5.1 of the book.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from metabook.learner import LossFn
-
-__all__ = ["Weights", "call", "gradient_steps", "maml_update", "twice_differentiable"]
+__all__ = ["Weights", "gradient_steps", "maml_update", "twice_differentiable"]
 
 Weights = dict[str, Tensor]
 
@@ -65,35 +62,30 @@ def maml_update(model: nn.Module, loss: Tensor, lr: float, first_order: bool = F
 
 
 def gradient_steps(
-    model: nn.Module,
     weights: Weights,
-    x: Tensor,
-    y: Tensor,
-    *,
-    loss_fn: LossFn,
-    lr: float | Weights,
+    loss: Callable[[Weights, int], Tensor],
+    lr: Callable[[int], float | Weights],
     steps: int,
     graph: bool,
-) -> Weights:
-    """Take ``steps`` gradient steps on one support set and return the fast weights.
+) -> list[Weights]:
+    """The weights before the first gradient step, and after each of ``steps`` steps.
 
     Parameters
     ----------
-    model : nn.Module
-        The function that the weights go into; itself unchanged.
     weights : dict of name to Tensor
         Where to start.
-    x, y : Tensor, (S, ...) and (S, ...)
-    loss_fn : callable
-    lr : float, or dict of name to Tensor
-        One step size, or one for every weight.
+    loss : callable
+        ``loss(weights, s)``: the scalar that step s goes down.
+    lr : callable
+        ``lr(s)``: the step size of step s, one number or a tensor for every weight.
     steps : int
     graph : bool
         Keep the graph of the gradients, so that the result can be differentiated twice (MAML proper).
     """
-    for _ in range(steps):
-        weights = _step(weights, loss_fn(call(model, weights, x), y), lr, graph)
-    return weights
+    path = [weights]
+    for s in range(steps):
+        path.append(_step(path[-1], loss(path[-1], s), lr(s), graph))
+    return path
 
 
 def _step(weights: Weights, loss: Tensor, lr: float | Weights, graph: bool) -> Weights:
@@ -108,13 +100,6 @@ def _step(weights: Weights, loss: Tensor, lr: float | Weights, graph: bool) -> W
         )
     lrs = lr if isinstance(lr, dict) else dict.fromkeys(weights, lr)
     return {name: w - lrs[name] * g for (name, w), g in zip(weights.items(), grads, strict=True)}
-
-
-def call(model: nn.Module, weights: Weights, x: Tensor) -> Tensor:
-    """``model(x)`` with these weights in place of its own; its buffers are protected by copies."""
-    buffers = {name: b.clone() for name, b in model.named_buffers()}
-    result: Tensor = functional_call(model, weights | buffers, (x,))
-    return result
 
 
 @contextmanager

@@ -10,20 +10,23 @@ https://arxiv.org/abs/1703.03400. Taught in sections 3.1, 4.1 and 5.1 of the boo
 
 import copy
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metabook.learner import Learner, LossFn, check_batch, label_columns
-from metabook.optimization.inner_loop import Weights, call, gradient_steps, twice_differentiable
+from metabook.learner import Learner, LossFn, check_batch, label_columns, query_targets
+from metabook.optimization.compiled import Programs
+from metabook.optimization.inner_loop import Weights, gradient_steps, twice_differentiable
+from metabook.optimization.side_by_side import call, obstacle, support_statistics, worthwhile
 from metabook.tasks.episode import Episode
 
-__all__ = ["MAML"]
+__all__ = ["MAML", "in_columns"]
+
+TOGETHER = 32  # tasks that are computed side by side: enough to keep a processor busy, and a bound on memory
 
 
 class MAML(Learner):
@@ -42,15 +45,24 @@ class MAML(Learner):
         Leave out the derivative of the inner gradient (FOMAML): cheaper, and another gradient.
     loss_fn : callable
         Cross-entropy for classes; ``torch.nn.functional.mse_loss`` for regression.
-
-    threads : int
-        Tasks that `backward` works on at once, one core each.
+    vectorized : bool, optional
+        Compute tasks side by side, up to 32 at once, or one after another. Unless given, whichever is faster:
+        side by side for multilayer perceptrons, and on a GPU; one after another for other networks on a CPU.
+    threads : int, optional
+        Tasks one after another on so many cores at once, in `backward`; as many as torch uses, unless given.
+    query_dtype : torch.dtype, optional
+        Compute the query pass under autocast to this type, such as ``torch.bfloat16``, where the processor is
+        faster at it; the inner loop keeps its precision. The gradient then errs by about a percent.
+    compiled : bool
+        Compile the outer gradient, tasks side by side: half a minute for each shape of tasks and a C++ compiler,
+        for a multiple of the speed on small networks.
 
     Raises
     ------
     ValueError
         If the model has normalisation with running statistics (tasks would change each other through them),
-        nothing to adapt, or dropout together with several threads (they would share one random state).
+        nothing to adapt, dropout together with several threads (they would share one random state), or a layer
+        that cannot be vectorized although this was asked for.
 
     References
     ----------
@@ -72,7 +84,10 @@ class MAML(Learner):
         inner_steps: int = 1,
         first_order: bool = False,
         loss_fn: LossFn = F.cross_entropy,
-        threads: int = 1,
+        vectorized: bool | None = None,
+        threads: int | None = None,
+        query_dtype: torch.dtype | None = None,
+        compiled: bool = False,
     ) -> None:
         super().__init__(loss_fn)
         if inner_steps < 1:
@@ -80,15 +95,25 @@ class MAML(Learner):
         _refuse_running_statistics(model)
         if not any(p.requires_grad for p in model.parameters()):
             raise ValueError("no parameter of the model requires a gradient: there is nothing to adapt")
-        if threads > 1 and any(isinstance(m, nn.modules.dropout._DropoutNd) for m in model.modules()):
+        dropout = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in model.modules())
+        if dropout and threads is not None and threads > 1:
             raise ValueError("the model has dropout, whose random state threads would share: use threads=1")
+        if (vectorized or compiled) and obstacle(model):
+            raise ValueError(f"the tasks cannot be computed side by side: {obstacle(model)}; use vectorized=False")
         self.model, self.inner_lr, self.inner_steps, self.first_order = model, inner_lr, inner_steps, first_order
-        self.threads = threads
+        self.vectorized, self.threads, self.query_dtype = compiled or vectorized, 1 if dropout else threads, query_dtype
+        self.programs = Programs() if compiled else None
+
+    @property
+    def transductive(self) -> bool:
+        """Whether the prediction for a query may depend on the other queries: not by way of `SupportNorm`."""
+        return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.model.modules())
 
     def extra_repr(self) -> str:
         """The settings that make another method or another run."""
         order = "first" if self.first_order else "second"
-        return f"inner_lr={self.inner_lr}, inner_steps={self.inner_steps}, {order} order"
+        half = "" if self.query_dtype is None else f", query_dtype={self.query_dtype}"
+        return f"inner_lr={self.inner_lr}, inner_steps={self.inner_steps}, {order} order{half}"
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor, steps: int | None = None) -> Tensor:
         """Adapt to each task and predict its queries, (T, Q, way) or the shape of the targets.
@@ -96,45 +121,82 @@ class MAML(Learner):
         ``steps`` overrides ``inner_steps``; the other arguments are those of `Learner`.
         """
         check_batch(self, support_x, support_y, query_x)
-        targets = _targets(support_y)
-        return torch.stack(
-            [self._call(self._adapt(x, y, steps), q) for x, y, q in zip(support_x, targets, query_x, strict=True)]
-        )
+        targets, way = _columns(support_y)
+        parts = self._parts(support_x, targets, query_x)
+        return torch.cat([self._predict(self._adapt(x, y, way, steps), q) for x, y, q in parts])
+
+    def forward_each_step(
+        self, support_x: Tensor, support_y: Tensor, query_x: Tensor, steps: int | None = None
+    ) -> Tensor:
+        """Predictions after 0, 1, ..., ``steps`` inner steps, (steps + 1, T, Q, way) or the shape of the targets."""
+        check_batch(self, support_x, support_y, query_x)
+        targets, way = _columns(support_y)
+        parts = []
+        for x, y, q in self._parts(support_x, targets, query_x):
+            path = self._path(x, y, way, steps)
+            parts.append(torch.stack([self._predict(self._finish(w, s, x), q) for s, w in enumerate(path)]))
+        return torch.cat(parts, dim=1)
 
     def adapt(self, support_x: Tensor, support_y: Tensor, steps: int | None = None) -> Weights:
         """The fast weights of each task, {name: (T, ...)}; the model is left as it is."""
         check_batch(self, support_x, support_y, support_x)
-        tasks = [self._adapt(x, y, steps) for x, y in zip(support_x, _targets(support_y), strict=True)]
-        return {name: torch.stack([fast[name] for fast in tasks]) for name in tasks[0]}
+        targets, way = _columns(support_y)
+        parts = [self._adapt(x, y, way, steps) for x, y in self._parts(support_x, targets)]
+        return {name: torch.cat([fast[name] for fast in parts]) for name in parts[0]}
 
     def predict_with(self, fast: Weights, query_x: Tensor) -> Tensor:
         """Predict queries (T, Q, ...) with the fast weights of their tasks, as `adapt` returns them."""
         if any(len(w) != len(query_x) for w in fast.values()):
             raise ValueError(f"queries of {len(query_x)} tasks, but fast weights of {len(next(iter(fast.values())))}")
-        return torch.stack([self._call({name: w[t] for name, w in fast.items()}, q) for t, q in enumerate(query_x)])
+        parts = self._parts(query_x, *fast.values())
+        return torch.cat([self._predict(dict(zip(fast, w, strict=True)), q) for q, *w in parts])
+
+    def loss(self, episode: Episode) -> Tensor:
+        """The mean over the tasks of the query loss after adapting; a scalar."""
+        episode, way = in_columns(episode)
+        parts = episode.split(self._together(episode.support_x))
+        return torch.stack([self._summed_loss(part, way) for part in parts]).sum() / len(episode)
 
     def backward(self, episode: Episode) -> float:
         """Add the gradient of the mean query loss to ``.grad`` and return the loss.
 
-        Task by task, so that memory does not grow with T, and summed in the order of the tasks, whatever the
-        number of threads.
+        One task, or at most 32 side by side, at a time, so that memory does not grow with T; summed in the order
+        of the tasks, whatever the number of threads.
         """
+        episode, way = in_columns(episode)
+        size = self._together(episode.support_x)
+        threads = min(self.threads or torch.get_num_threads(), len(episode)) if size == 1 else 1
+        with torch.enable_grad(), twice_differentiable(self.first_order_now()):
+            if threads > 1:
+                return self._backward_on_threads(episode, way, threads)
+            return sum(self._backward(part, way, len(episode)) for part in episode.split(size))
+
+    def _backward(self, part: Episode, way: int | None, tasks: int) -> float:
+        def mean_loss(*tensors: Tensor) -> Tensor:
+            return self._summed_loss(Episode(*tensors), way) / tasks
+
+        tensors = part.support_x, part.support_y, part.query_x, part.query_y
+        if self.programs is not None:
+            return float(self.programs.backward(self, mean_loss, tensors, settings=(way, tasks)))
+        loss = mean_loss(*tensors)
+        # not autograd.grad: for an operation that is only once differentiable it would return a wrong gradient
+        # without a word, where backward raises
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
+    def _backward_on_threads(self, episode: Episode, way: int | None, threads: int) -> float:
+        """Every thread has a learner of its own, since a call borrows the module's weights; one adds up, in order."""
         local = threading.local()
 
         def gradient(task: Episode) -> tuple[float, list[Tensor | None]]:
-            if not hasattr(local, "learner"):  # functional_call borrows the module: each thread needs its own
+            if not hasattr(local, "learner"):
                 local.learner = copy.deepcopy(self)
             local.learner.zero_grad()
-            with torch.enable_grad():
-                loss = local.learner.loss(task) / len(episode)
-                # not autograd.grad: for an operation that is only once differentiable it would return a wrong
-                # gradient without a word, where backward raises
-                loss.backward()
-            return float(loss.detach()), [p.grad for p in local.learner.parameters()]
+            return local.learner._backward(task, way, len(episode)), [p.grad for p in local.learner.parameters()]
 
         total = 0.0
-        with twice_differentiable(self.first_order), _workers(self.threads) as run:
-            for loss, grads in run(gradient, episode.tasks()):
+        with _one_core_each(threads) as pool:
+            for loss, grads in pool.map(gradient, episode.tasks()):
                 total += loss
                 for p, g in zip(self.parameters(), grads, strict=True):
                     if g is not None:
@@ -145,18 +207,41 @@ class MAML(Learner):
         """The weights that the inner loop changes, by name: here all that require gradients."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
-    def step_sizes(self) -> float | Weights:
-        """The step size of the inner loop: here one number for all weights."""
+    def step_sizes(self, step: int) -> float | Weights:
+        """The step size of inner step 0, 1, ...: here one number for all steps and all weights."""
         return self.inner_lr
 
-    def _adapt(self, x: Tensor, y: Tensor, steps: int | None) -> Weights:
-        """The fast weights of one task, from support examples (S, ...) and targets: columns, or floats."""
+    def at_step(self, step: int) -> Weights:
+        """Weights outside of the inner loop that belong to one of its steps: none, in MAML itself."""
+        return {}
+
+    def first_order_now(self) -> bool:
+        """Whether the second derivatives are left out: here always or never."""
+        return self.first_order
+
+    def support_loss(self, weights: Weights, step: int, x: Tensor, y: Tensor, way: int | None) -> Tensor:
+        """What inner step 0, 1, ... goes down, summed over the tasks: their losses on the support sets."""
+        predictions = call(self.model, weights | self._shared(step, len(x)), x)
+        if way is not None and predictions.shape[-1] != way:
+            raise ValueError(
+                f"the model has {predictions.shape[-1]} outputs but the tasks have {way} classes: the head is as "
+                f"wide as a task; build the model with {way} outputs"
+            )
+        return self._summed(predictions, y)
+
+    def _adapt(self, x: Tensor, y: Tensor, way: int | None, steps: int | None) -> Weights:
+        """All that a task learns: its fast weights, and the statistics of its support set where they are used."""
+        path = self._path(x, y, way, steps)
+        return self._finish(path[-1], len(path) - 1, x)
+
+    def _path(self, x: Tensor, y: Tensor, way: int | None, steps: int | None) -> list[Weights]:
+        """The weights after 0, 1, ... steps, {name: (T, ...)}, from support examples and targets (T, S, ...)."""
         if torch.is_inference_mode_enabled():
             raise RuntimeError(
                 "the inner loop takes gradients, which torch.inference_mode() forbids: use torch.no_grad(), under "
                 "which no graph is kept either"
             )
-        if torch.is_autocast_enabled(x.device.type) and not self.first_order:
+        if torch.is_autocast_enabled(x.device.type) and not self.first_order_now():
             raise RuntimeError(
                 "under autocast the second derivatives of the inner loop would be computed in half precision, which "
                 "ruins them: leave autocast, or use first_order=True"
@@ -165,55 +250,83 @@ class MAML(Learner):
         if steps < 0:
             raise ValueError(f"steps is {steps}; it cannot be negative")
         keep = torch.is_grad_enabled()  # the caller's gradients are on: the result stays connected to theta
-        theta = self.adapted()
+        theta = {name: p.expand(len(x), *p.shape) for name, p in self.adapted().items()}
         if not keep:
             theta = {name: p.detach().requires_grad_() for name, p in theta.items()}
-        way = None if y.is_floating_point() else int(y.max()) + 1
 
-        def inner_loss(predictions: Tensor, targets: Tensor) -> Tensor:
-            if way is not None and predictions.shape[-1] != way:
-                raise ValueError(
-                    f"the model has {predictions.shape[-1]} outputs but the tasks have {way} classes: the head is as "
-                    f"wide as a task; build the model with {way} outputs"
-                )
-            return self.compare(predictions, targets)
+        def loss(weights: Weights, step: int) -> Tensor:
+            return self.support_loss(weights, step, x, y, way)
 
-        with torch.enable_grad(), twice_differentiable(self.first_order):
-            fast = gradient_steps(
-                self.model,
-                theta,
-                x,
-                y,
-                loss_fn=inner_loss,
-                lr=self.step_sizes(),
-                steps=steps,
-                graph=keep and not self.first_order,
-            )
-        return fast if keep else {name: w.detach() for name, w in fast.items()}
+        with torch.enable_grad(), twice_differentiable(self.first_order_now()):
+            graph = keep and not self.first_order_now()
+            path = gradient_steps(theta, loss, self.step_sizes, steps, graph)
+        return path if keep else [{name: w.detach() for name, w in weights.items()} for weights in path]
 
-    def _call(self, weights: Weights, x: Tensor) -> Tensor:
-        with twice_differentiable(self.first_order):
-            return call(self.model, weights, x)
+    def _finish(self, weights: Weights, step: int, x: Tensor) -> Weights:
+        """Fast weights, with what else the queries are predicted with after this many steps."""
+        # the queries follow the last step that was taken, and use its normalisation
+        fast = weights | self._shared(max(step - 1, 0), len(x))
+        return fast | support_statistics(self.model, fast, x)
+
+    def _shared(self, step: int, tasks: int) -> Weights:
+        return {name: w.expand(tasks, *w.shape) for name, w in self.at_step(step).items()}
+
+    def _predict(self, fast: Weights, x: Tensor) -> Tensor:
+        with twice_differentiable(self.first_order_now()):
+            return call(self.model, fast, x)
+
+    def _summed_loss(self, part: Episode, way: int | None) -> Tensor:
+        """The sum of the tasks' query losses after adapting; labels are columns already."""
+        return self._query_loss(self._adapt(part.support_x, part.support_y, way, None), part.query_x, part.query_y)
+
+    def _query_loss(self, fast: Weights, query_x: Tensor, targets: Tensor) -> Tensor:
+        half = nullcontext() if self.query_dtype is None else torch.autocast(query_x.device.type, self.query_dtype)
+        with half:
+            predictions = self._predict(fast, query_x)
+        return self._summed(predictions.to(query_x.dtype), targets)
+
+    def _summed(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """The sum of the tasks' losses, from (T, N, ...); each is a mean over N, unless ``loss_fn`` says otherwise."""
+        if self.loss_fn in (F.mse_loss, F.cross_entropy):  # one call for all tasks: the mean of means of equal size
+            return len(predictions) * self.compare(predictions.flatten(0, 1), targets.flatten(0, 1))
+        return torch.stack([self.compare(p, t) for p, t in zip(predictions, targets, strict=True)]).sum()
+
+    def _together(self, x: Tensor) -> int:
+        """How many tasks are computed at once."""
+        return TOGETHER if (worthwhile(self.model, x.device) if self.vectorized is None else self.vectorized) else 1
+
+    def _parts(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Tensors (T, ...) in pieces of as many tasks as are computed at once."""
+        size = self._together(tensors[0])
+        return zip(*(torch.split(t, size) for t in tensors), strict=True)
 
 
 @contextmanager
-def _workers(threads: int) -> Iterator[Callable[..., Iterable[Any]]]:
-    """A ``map`` over tasks: the built-in one, or one that keeps several threads busy with one core each."""
-    if threads == 1:
-        yield map
-        return
+def _one_core_each(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Several threads with one core each, in place of torch's own, which share the work inside of an operation."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # else every thread would ask for all cores
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        yield pool.map
+        yield pool
     finally:
         pool.shutdown(cancel_futures=True)  # after an error the rest need not be computed
         torch.set_num_threads(before)
 
 
-def _targets(support_y: Tensor) -> Tensor:
-    return support_y if support_y.is_floating_point() else label_columns(support_y)[1]
+def _columns(support_y: Tensor) -> tuple[Tensor, int | None]:
+    """Columns in place of labels, and how many classes they are; floating targets stay, without classes."""
+    if support_y.is_floating_point():
+        return support_y, None
+    classes, columns = label_columns(support_y)
+    return columns, classes.shape[1]
+
+
+def in_columns(episode: Episode) -> tuple[Episode, int | None]:
+    """The episode with columns in place of labels, and the number of classes; a foreign query label raises."""
+    columns, way = _columns(episode.support_y)
+    targets = query_targets(episode.support_y, episode.query_y)
+    return Episode(episode.support_x, columns, episode.query_x, targets), way
 
 
 def _refuse_running_statistics(model: nn.Module) -> None:

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Relatives of MAML that differ from it by one thought each: what is adapted, and how far a step goes."""
+"""Relatives of MAML that differ from it by one thought each: what is adapted, how far a step goes, what training asks."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from metabook.learner import LossFn
 from metabook.optimization.inner_loop import Weights
 from metabook.optimization.maml import MAML
+from metabook.tasks.episode import Episode
 
-__all__ = ["ANIL", "MetaSGD"]
+__all__ = ["ANIL", "JointTraining", "MetaSGD"]
 
 
 class ANIL(MAML):
@@ -87,6 +88,28 @@ class MetaSGD(MAML):
         super().__init__(model, inner_lr, **options)  # type: ignore[arg-type]
         self.steps = nn.ParameterList([torch.full_like(w, inner_lr) for w in self.adapted().values()])
 
-    def step_sizes(self) -> Weights:
-        """The learned step size of every weight, by name."""
+    def step_sizes(self, step: int) -> Weights:
+        """The learned step size of every weight, by name; the same in every step."""
         return dict(zip(self.adapted(), self.steps, strict=True))
+
+
+class JointTraining(MAML):
+    """MAML without "after adaptation": train one set of weights on the examples of all tasks, adapt at test only.
+
+        min over theta of  mean_i L_i(theta)
+
+    The baseline that MAML has to beat, also called pre-training and fine-tuning. Takes the arguments of `MAML`; the
+    inner loop is used at test alone.
+
+    Examples
+    --------
+    >>> import metabook as mb
+    >>> learner = mb.JointTraining(mb.MLP(1, 1), inner_lr=0.01, loss_fn=torch.nn.functional.mse_loss)
+    >>> history = mb.train(learner, mb.Sinusoids(), iterations=3, tasks_per_batch=5)
+    """
+
+    def _summed_loss(self, part: Episode, way: int | None) -> Tensor:
+        """The sum of the tasks' losses before adapting, on all of their examples."""
+        x = torch.cat([part.support_x, part.query_x], dim=1)
+        y = torch.cat([part.support_y, part.query_y], dim=1)
+        return self._query_loss(self._adapt(x, y, way, steps=0), x, y)

@@ -36,16 +36,17 @@ class Reptile(MAML):
 
     def backward(self, episode: Episode) -> float:
         """Add ``theta - mean_i phi_i`` to ``.grad``, and return the loss after the inner loop, on the same examples."""
+        query_targets(episode.support_y, episode.query_y)  # a foreign label is named before the work begins
         total = 0.0
-        for task in episode.tasks():
-            x = torch.cat([task.support_x, task.query_x], dim=1)
-            y = torch.cat([task.support_y, task.query_y], dim=1)
+        for part in episode.split(self._together(episode.support_x)):
+            x = torch.cat([part.support_x, part.query_x], dim=1)
+            y = torch.cat([part.support_y, part.query_y], dim=1)
             with torch.no_grad():
                 fast = self.adapt(x, y)
                 predictions = self.predict_with(fast, x)
-                total += float(self.compare(predictions[0], query_targets(y, y)[0])) / len(episode)
+                total += float(self._summed(predictions, query_targets(y, y))) / len(episode)
                 for name, theta in self.adapted().items():
-                    _add_to_grad(theta, (theta - fast[name][0]) / len(episode))
+                    _add_to_grad(theta, (theta - fast[name]).sum(dim=0) / len(episode))
         return total
 
 

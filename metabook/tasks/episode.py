@@ -81,11 +81,15 @@ class Episode:
             f"query {query[1]} x {tuple(query[2:])})"
         )
 
+    def split(self, size: int) -> Iterator["Episode"]:
+        """Yield the tasks in episodes of ``size`` tasks; the last one may have fewer."""
+        for t in range(0, len(self), size):
+            part = slice(t, t + size)
+            yield Episode(self.support_x[part], self.support_y[part], self.query_x[part], self.query_y[part])
+
     def tasks(self) -> Iterator["Episode"]:
         """Yield each task as an episode with T = 1."""
-        for t in range(len(self)):
-            one = slice(t, t + 1)
-            yield Episode(self.support_x[one], self.support_y[one], self.query_x[one], self.query_y[one])
+        return self.split(1)
 
     def to(self, *args: torch.device | torch.dtype | str) -> "Episode":
         """Move to a device; a floating dtype converts the floating tensors and leaves integer labels alone."""

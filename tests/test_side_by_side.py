@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: MIT
+"""Tasks side by side compute what tasks one after another compute; so does the compiled program."""
+
+import copy
+import resource
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import small_conv
+from test_maml import curved_net, outer_gradient, task_batch
+from torch import nn
+
+import metabook as mb
+from metabook.optimization.side_by_side import perceptron_layers
+
+MODELS = {
+    "perceptron": lambda: mb.MLP(784, 5, hidden=(7,)),
+    "bare linear layer": lambda: nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(784, 5, bias=False))),
+    "batch statistics": lambda: small_conv(out=5),
+    "strided": lambda: small_conv(out=5, strided=True),
+    "support statistics": lambda: small_conv(out=5, norm="support"),
+    "group norm": lambda: small_conv(out=5, norm="group"),
+    "no norm": lambda: small_conv(out=5, norm="none"),
+}
+
+
+@pytest.fixture
+def episode(tasks):
+    return tasks.sample(3).to(torch.float64)
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("relative", [mb.MAML, mb.ANIL, mb.MetaSGD, mb.Reptile, mb.MAMLPlusPlus, mb.JointTraining])
+@pytest.mark.parametrize("model", MODELS)
+def test_both_ways_give_the_same_loss_predictions_and_outer_gradient(model, relative, first_order, episode):
+    net = MODELS[model]().double()
+    options = {"inner_lr": 0.3, "inner_steps": 2, "first_order": first_order}
+    together, in_turn = (relative(copy.deepcopy(net), vectorized=v, **options) for v in (True, False))
+    parts = episode.support_x, episode.support_y, episode.query_x
+    assert torch.allclose(together(*parts), in_turn(*parts), rtol=1e-9, atol=1e-12)
+    assert torch.allclose(together.loss(episode), in_turn.loss(episode), rtol=1e-10)
+    a, b = outer_gradient(together, episode), outer_gradient(in_turn, episode)
+    assert (a - b).norm() < 1e-9 * b.norm()
+
+
+def test_attention_side_by_side(episode):
+    from test_learner_contract import Attentive
+
+    net = Attentive(5).double()
+    a, b = (outer_gradient(mb.MAML(net, inner_lr=0.5, vectorized=v), episode) for v in (True, False))
+    assert (a - b).norm() < 1e-9 * b.norm()
+
+
+def test_more_tasks_than_fit_side_by_side_are_taken_in_parts():
+    net, episode = curved_net(), task_batch(tasks=70)
+    a, b = (outer_gradient(mb.MAML(net, inner_lr=0.5, vectorized=v), episode) for v in (True, False))
+    assert torch.allclose(a, b, rtol=1e-9)
+
+
+@pytest.mark.parametrize("loss_fn", [F.mse_loss, F.l1_loss, lambda p, y: F.mse_loss(p, y, reduction="sum")])
+def test_any_loss_is_summed_over_the_tasks_alike(loss_fn):
+    net, episode = mb.MLP(1, 1).double(), mb.Sinusoids().sample(5).to(torch.float64)
+    a, b = (outer_gradient(mb.MAML(net, 1e-3, 2, loss_fn=loss_fn, vectorized=v), episode) for v in (True, False))
+    assert (a - b).norm() < 1e-9 * b.norm()
+
+
+def test_frozen_weights_are_shared_by_all_tasks():
+    net, episode = curved_net(), task_batch()
+    net[0].weight.requires_grad_(False)
+    net[2].bias.requires_grad_(False)
+    a, b = mb.MAML(net, inner_lr=0.5, vectorized=True), mb.MAML(net, inner_lr=0.5, vectorized=False)
+    for learner in (a, b):
+        learner.zero_grad()
+        learner.backward(episode)
+        learner.gradients = [p.grad.clone() for p in net.parameters() if p.requires_grad]
+    assert all(torch.allclose(x, y, rtol=1e-10) for x, y in zip(a.gradients, b.gradients, strict=True))
+
+
+def test_the_faster_way_is_chosen_by_the_model():
+    x = torch.zeros(1, 1)
+    assert mb.MAML(mb.MLP(1, 1))._together(x) > 1
+    assert mb.MAML(small_conv(out=5))._together(x) == 1
+    assert mb.MAML(mb.MLP(1, 1), vectorized=False)._together(x) == 1
+
+
+def test_only_plain_layers_in_a_row_count_as_a_perceptron():
+    class Twice(nn.Sequential):
+        def forward(self, x):
+            return super().forward(super().forward(x))
+
+    assert perceptron_layers(mb.MLP(1, 1))
+    assert perceptron_layers(nn.Linear(2, 2))
+    for other in (Twice(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2), nn.Dropout()), nn.Flatten(0), small_conv()):
+        assert perceptron_layers(other) is None
+
+
+@pytest.mark.parametrize(("layer", "word"), [(nn.Dropout(), "dropout"), (nn.LSTM(2, 2), "recurrent")])
+def test_what_cannot_stand_side_by_side_is_named(layer, word):
+    model = nn.Sequential(nn.Linear(2, 2), layer)
+    with pytest.raises(ValueError, match=f"1 is {word}.*use vectorized=False"):
+        mb.MAML(model, vectorized=True)
+    mb.MAML(model)
+
+
+def test_the_compiled_program_computes_the_same_gradient_and_follows_the_weights():
+    net = mb.MLP(1, 1, hidden=(5,))
+    plain = mb.MetaSGD(copy.deepcopy(net), inner_lr=0.01, inner_steps=2, loss_fn=F.mse_loss)
+    compiled = mb.MetaSGD(copy.deepcopy(net), inner_lr=0.01, inner_steps=2, loss_fn=F.mse_loss, compiled=True)
+    for i in range(3):
+        episode = mb.Sinusoids().sample(4, start=4 * i)
+        for learner in (plain, compiled):
+            learner.zero_grad()
+            learner.value = learner.backward(episode)
+            learner.backward(episode)  # adds
+            learner.gradient = torch.cat([p.grad.flatten() for p in learner.parameters()])
+            with torch.no_grad():
+                for p in learner.parameters():
+                    p -= 1e-3 * p.grad
+        assert compiled.value == pytest.approx(plain.value, rel=1e-5)
+        assert torch.allclose(compiled.gradient, plain.gradient, rtol=1e-4, atol=1e-6)
+    assert len(compiled.programs.made) == 1
+    assert copy.deepcopy(compiled).programs.made == {}
+
+
+def test_the_query_pass_in_half_precision_keeps_the_direction_of_the_gradient(tasks):
+    """And only the query pass: the inner loop gives the same fast weights to the last bit."""
+    torch.manual_seed(0)
+    net, episode = small_conv(out=5), tasks.sample(4)
+    whole, half = mb.MAML(net, inner_lr=0.1), mb.MAML(net, inner_lr=0.1, query_dtype=torch.bfloat16)
+    a, b = outer_gradient(whole, episode), outer_gradient(half, episode)
+    assert not torch.equal(a, b)
+    assert F.cosine_similarity(a, b, dim=0) > 0.99
+    one, two = (learner.adapt(episode.support_x, episode.support_y) for learner in (whole, half))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def graph_megabytes(learner, episode):
+    """What autograd holds at most during backward, counted by its own hooks."""
+    held, most = weakref.WeakSet(), 0
+
+    class Box:
+        def __init__(self, tensor):
+            self.tensor = tensor
+
+    def keep(tensor):
+        nonlocal most
+        box = Box(tensor)
+        held.add(box)
+        most = max(most, sum(b.tensor.numel() * b.tensor.element_size() for b in held))
+        return box
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda box: box.tensor):
+        learner.backward(episode)
+    return most / 1e6
+
+
+@pytest.mark.parametrize(("model", "tasks_held"), [("batch statistics", 1), ("perceptron", 32)])
+def test_memory_of_backward_does_not_grow_with_the_number_of_tasks(model, tasks_held, tasks):
+    learner = mb.MAML(MODELS[model](), inner_lr=0.1, threads=1)
+    few, many = (graph_megabytes(learner, tasks.sample(n)) for n in (tasks_held, 2 * tasks_held))
+    assert many < 1.2 * few
+
+
+def test_memory_is_flat_over_iterations_of_training_and_of_evaluation(tasks):
+    learner = mb.MAML(mb.MLP(784, 5, hidden=(64,)), inner_lr=0.1, inner_steps=3)
+    optimizer = torch.optim.Adam(learner.parameters())
+
+    def work(rounds):
+        for i in range(rounds):
+            optimizer.zero_grad()
+            learner.backward(tasks.sample(8, start=8 * i))
+            optimizer.step()
+            with torch.no_grad():
+                part = tasks.sample(4, start=i)
+                learner(part.support_x, part.support_y, part.query_x)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MB, on Linux
+
+    first = work(10)
+    assert work(50) - first < 20  # one graph that stays behind an iteration would hold about 15 MB of its own
+
+
+def test_adapting_at_test_returns_weights_without_history(tasks):
+    learner, part = mb.MAML(small_conv(out=5)), tasks.sample(2)
+    with torch.no_grad():
+        fast = learner.adapt(part.support_x, part.support_y)
+    assert all(w.grad_fn is None and not w.requires_grad for w in fast.values())
