@@ -215,6 +215,20 @@ def test_under_no_grad_the_same_answer_comes_without_a_graph():
     assert torch.allclose(learner.predict_with(fast, episode.query_x), without)
 
 
+def test_which_class_is_called_which_matters_to_maml():
+    """Unlike a prototypical network: the rows of the head start at different weights (Ye & Chao, 2021)."""
+    learner, episode = mb.MAML(curved_net(), inner_lr=0.5), task_batch()
+    order = torch.tensor([1, 2, 0])
+    scores = learner(episode.support_x, episode.support_y, episode.query_x)
+    renamed = learner(episode.support_x, order[episode.support_y], episode.query_x)
+    assert not torch.allclose(scores, renamed[:, :, order], rtol=1e-3)
+
+
+def test_an_episode_in_the_wrong_precision_is_named_before_torch_fails():
+    with pytest.raises(ValueError, match=r"support_x is torch.float32 but the weights are torch.float64"):
+        mb.MAML(curved_net()).backward(task_batch().to(torch.float32))
+
+
 def test_inference_mode_is_explained():
     learner, episode = mb.MAML(curved_net(), inner_lr=0.5), task_batch()
     with torch.inference_mode(), pytest.raises(RuntimeError, match=r"use torch\.no_grad\(\)"):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from metabook.optimization.inner_loop import Weights, twice_differentiable
-from metabook.optimization.maml import MAML, in_columns
+from metabook.optimization.maml import MAML
 from metabook.tasks.episode import Episode
 
 __all__ = ["ImplicitMAML"]
@@ -72,7 +72,7 @@ class ImplicitMAML(MAML):
 
     def backward(self, episode: Episode) -> float:
         """Add the implicit gradient of the mean query loss to ``.grad`` and return the loss."""
-        episode, way = in_columns(episode)
+        episode, way = self.in_columns(episode)
         total = 0.0
         for part in episode.split(self._together(episode.support_x)):
             with torch.no_grad():

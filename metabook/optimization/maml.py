@@ -24,7 +24,7 @@ from metabook.optimization.inner_loop import Weights, gradient_steps, twice_diff
 from metabook.optimization.side_by_side import call, obstacle, support_statistics, worthwhile
 from metabook.tasks.episode import Episode
 
-__all__ = ["MAML", "in_columns"]
+__all__ = ["MAML"]
 
 TOGETHER = 32  # tasks that are computed side by side: enough to keep a processor busy, and a bound on memory
 
@@ -153,7 +153,7 @@ class MAML(Learner):
 
     def loss(self, episode: Episode) -> Tensor:
         """The mean over the tasks of the query loss after adapting; a scalar."""
-        episode, way = in_columns(episode)
+        episode, way = self.in_columns(episode)
         parts = episode.split(self._together(episode.support_x))
         return torch.stack([self._summed_loss(part, way) for part in parts]).sum() / len(episode)
 
@@ -163,7 +163,7 @@ class MAML(Learner):
         One task, or at most 32 side by side, at a time, so that memory does not grow with T; summed in the order
         of the tasks, whatever the number of threads.
         """
-        episode, way = in_columns(episode)
+        episode, way = self.in_columns(episode)
         size = self._together(episode.support_x)
         threads = min(self.threads or torch.get_num_threads(), len(episode)) if size == 1 else 1
         with torch.enable_grad(), twice_differentiable(self.first_order_now()):
@@ -228,6 +228,13 @@ class MAML(Learner):
                 f"wide as a task; build the model with {way} outputs"
             )
         return self._summed(predictions, y)
+
+    def in_columns(self, episode: Episode) -> tuple[Episode, int | None]:
+        """The episode, checked, with columns in place of labels; and the number of classes, none for regression."""
+        check_batch(self, episode.support_x, episode.support_y, episode.query_x)
+        columns, way = _columns(episode.support_y)
+        targets = query_targets(episode.support_y, episode.query_y)  # a label that the support set lacks raises
+        return Episode(episode.support_x, columns, episode.query_x, targets), way
 
     def _adapt(self, x: Tensor, y: Tensor, way: int | None, steps: int | None) -> Weights:
         """All that a task learns: its fast weights, and the statistics of its support set where they are used."""
@@ -320,13 +327,6 @@ def _columns(support_y: Tensor) -> tuple[Tensor, int | None]:
         return support_y, None
     classes, columns = label_columns(support_y)
     return columns, classes.shape[1]
-
-
-def in_columns(episode: Episode) -> tuple[Episode, int | None]:
-    """The episode with columns in place of labels, and the number of classes; a foreign query label raises."""
-    columns, way = _columns(episode.support_y)
-    targets = query_targets(episode.support_y, episode.query_y)
-    return Episode(episode.support_x, columns, episode.query_x, targets), way
 
 
 def _refuse_running_statistics(model: nn.Module) -> None:

@@ -1,0 +1,372 @@
+# SPDX-License-Identifier: MIT
+"""Time one outer iteration of MAML: metabook beside learn2learn, higher, TorchOpt and a loop without a library.
+
+    python benchmarks/speed.py                  # everything, about half an hour on two idle cores
+    python benchmarks/speed.py --list
+    python benchmarks/speed.py --work conv5     # what begins with this name, anew
+    python benchmarks/speed.py --quick          # tiny, to try the command; keeps nothing
+
+Same weights, same tasks, same gradient: in float64, before anything is timed, everyone's outer gradient is compared
+with metabook's. Every work runs in a process of its own and leaves a file in runs/speed; the same line again goes on
+after the last finished one. When all are there, the result goes to metabook/results/speed_maml.json.
+"""
+
+import argparse
+import gc
+import hashlib
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peers
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+import metabook as mb
+from metabook import results
+
+REFERENCE = "learn2learn"
+
+
+@dataclass(frozen=True)
+class Work:
+    """One outer iteration: 25 sine waves, or few-shot tasks on drawings of 28 x 28, with Adam at its defaults."""
+
+    data: str  # sinusoid: 10 points, 10 queries; conv: one drawing and 15 queries a class
+    tasks: int
+    inner_steps: int
+    first_order: bool
+    threads: int
+    way: int = 0  # classes of a task; none for sine waves
+    calls: int = 1  # iterations in a row that are timed together
+    rounds: int = 4
+
+    @property
+    def name(self) -> str:
+        """What it is called on the command line and in the result."""
+        order = "first" if self.first_order else "second"
+        return f"{self.data}{self.way or ''}-{self.inner_steps}step-{order}-{self.threads}thread"
+
+    @property
+    def inner_lr(self) -> float:
+        """The step sizes of the MAML paper."""
+        return 0.4 if self.way else 0.01
+
+    @property
+    def loss_fn(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """Cross-entropy for classes."""
+        return F.cross_entropy if self.way else F.mse_loss
+
+    def episode(self) -> mb.Episode:
+        """The tasks, the same for everyone."""
+        if not self.way:
+            return mb.Sinusoids(shot=10, query=10, seed=0).sample(self.tasks)
+        return mb.FewShotTasks(mb.glyphs(classes=100, seed=0), self.way, shot=1, query=15, seed=0).sample(self.tasks)
+
+
+STEPS_AND_ORDERS = [(steps, first_order) for first_order in (False, True) for steps in (1, 5)]
+WORKS = [
+    *(
+        Work("sinusoid", 25, steps, first_order, threads=1, calls=20, rounds=10)
+        for steps, first_order in STEPS_AND_ORDERS
+    ),
+    *(
+        Work("conv", 32, steps, first_order, threads, way=5)
+        for threads in (1, 2)
+        for steps, first_order in STEPS_AND_ORDERS
+    ),
+    Work("conv", 4, 5, False, threads=2, way=20),
+]
+MEMORY = Work("conv", 32, 1, False, threads=2, way=5)
+
+
+def metabook(work: Work, model: nn.Module, episode: mb.Episode, **options: Any) -> peers.Backward:
+    """The public way: a learner, an episode."""
+    learner = mb.MAML(model, work.inner_lr, work.inner_steps, work.first_order, work.loss_fn, **options)
+    return lambda: learner.backward(episode)
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """A way to get the outer gradient: ``make(work, model, episode)`` returns a function that adds it to ``.grad``."""
+
+    make: Callable[[Work, nn.Module, mb.Episode], peers.Backward]
+    ours: bool = False  # metabook's network, and Adam as `metabook.train` makes it; else the peers' network, plain Adam
+    takes: Callable[[Work], bool] = lambda work: True  # the works that it can do, or is made for
+    dtype: torch.dtype = torch.float64  # in which its outer gradient is compared
+    tolerance: float = 1e-6  # of that gradient, relative to metabook's in float64
+
+    def model(self, work: Work) -> nn.Module:
+        """The network with the same initial weights for everyone."""
+        torch.manual_seed(0)
+        ours = mb.Conv4(out=work.way, norm="batch_stats") if work.way else mb.MLP(1, 1)
+        if self.ours:
+            return ours
+        plain, weights = peers.conv4(work.way) if work.way else peers.mlp(), by_layer(ours)
+        for key, p in by_layer(plain).items():  # metabook has no bias where batch norm would take it away again
+            p.data = weights[key].data.clone().contiguous() if key in weights else torch.zeros_like(p)
+        return plain
+
+    def gradient(self, work: Work, episode: mb.Episode) -> dict[str, Tensor]:
+        """The outer gradient, to be compared."""
+        model = self.model(work).to(self.dtype)
+        self.make(work, model, episode.to(self.dtype))()
+        return {key: p.grad.double() for key, p in by_layer(model).items() if p.grad is not None}
+
+    def iteration(self, work: Work, episode: mb.Episode) -> Callable[[], None]:
+        """One outer iteration: what is timed."""
+        model = self.model(work)
+        backward, optimizer = self.make(work, model, episode), torch.optim.Adam(model.parameters(), fused=self.ours)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            backward()
+            optimizer.step()
+
+        return step
+
+
+IMPLEMENTATIONS = {
+    "metabook": Implementation(metabook, ours=True),
+    "metabook, compiled": Implementation(
+        partial(metabook, compiled=True), ours=True, takes=lambda work: work.data == "sinusoid"
+    ),
+    "metabook, bfloat16 queries": Implementation(
+        partial(metabook, query_dtype=torch.bfloat16),
+        ours=True,
+        takes=lambda work: work.way == 5 and work.threads == 2 and not work.first_order,
+        dtype=torch.float32,
+        tolerance=0.2,
+    ),
+    "metabook, one task at a time": Implementation(
+        partial(metabook, threads=1),
+        ours=True,
+        takes=lambda work: work == replace(MEMORY, tasks=work.tasks, rounds=work.rounds),
+    ),
+    "learn2learn": Implementation(peers.learn2learn),
+    "higher": Implementation(peers.higher, takes=lambda work: not work.first_order),
+    "TorchOpt": Implementation(peers.torchopt, takes=lambda work: not work.first_order),
+    "naive loop": Implementation(peers.naive_loop),
+}
+
+
+def by_layer(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters by number of layer and name in it: the same keys for networks that are written differently."""
+    layers = [m for m in model.modules() if any(True for _ in m.parameters(recurse=False))]
+    return {f"{i} {name}": p for i, layer in enumerate(layers) for name, p in layer.named_parameters(recurse=False)}
+
+
+def relative_error(gradient: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    """Norm of the difference over norm of the expected; what only one of them has is compared with zero."""
+    zero = torch.zeros(())
+    keys = gradient.keys() | expected.keys()
+    off = sum(float((gradient.get(k, zero) - expected.get(k, zero)).square().sum()) for k in keys)
+    return (off / sum(float(g.square().sum()) for g in expected.values())) ** 0.5
+
+
+def measure(work: Work) -> dict[str, Any]:
+    """Check everyone's gradient, then time those whose gradient is right."""
+    torch.set_num_threads(work.threads)
+    episode, few = work.episode(), replace(work, tasks=2).episode()
+    missing = {name: found for name, found in peers.available().items() if "error" in found}
+    expected = IMPLEMENTATIONS["metabook"].gradient(work, few)
+    report: dict[str, dict[str, Any]] = {}
+    steps: dict[str, Callable[[], None]] = {}
+    for name, implementation in IMPLEMENTATIONS.items():
+        if not implementation.takes(work):
+            continue
+        report[name] = missing.get(name, {})
+        if report[name]:
+            continue
+        try:
+            error = relative_error(implementation.gradient(work, few), expected)
+            report[name] = {"gradient_error": float(f"{error:.2g}")}
+            if error <= implementation.tolerance:
+                steps[name] = implementation.iteration(work, episode)
+            else:
+                report[name]["error"] = "its gradient is another one: not timed"
+        except Exception as failure:  # the others go on
+            report[name] = {"error": peers.reason(failure)}
+
+    times = time_in_turn(steps, work.rounds, work.calls, work.name)
+    for name, seconds in times.items():
+        low, median, high = 1e3 * np.quantile(seconds, [0.25, 0.5, 0.75])
+        report[name] |= {"ms": digits(median), "ms_quartiles": [digits(low), digits(high)]}
+        if REFERENCE in times:
+            report[name] |= ratio(times[REFERENCE] / seconds)
+    settings = asdict(work) | {"inner_lr": work.inner_lr, "gflop": count_gflop(work, episode)}
+    return settings | {"implementations": report}
+
+
+def time_in_turn(steps: dict[str, Callable[[], Any]], rounds: int, calls: int, name: str) -> dict[str, np.ndarray]:
+    """Seconds of every step in every round, after one round to warm up; who goes first changes with the round."""
+    times: dict[str, list[float]] = {who: [] for who in steps}
+    for i in tqdm(range(rounds + 1), desc=name, leave=False, disable=None):
+        order = list(steps)[i % len(steps) :] + list(steps)[: i % len(steps)]
+        for who in order:
+            gc.collect()  # nobody pays for what another has left behind
+            start = time.perf_counter()
+            for _ in range(calls):
+                steps[who]()
+            times[who].append((time.perf_counter() - start) / calls)
+    return {who: np.array(seconds[1:]) for who, seconds in times.items()}
+
+
+def ratio(ratios: np.ndarray) -> dict[str, Any]:
+    """Median over rounds of how many times faster than the reference, with a 95 % bootstrap interval."""
+    medians = np.median(np.random.default_rng(0).choice(ratios, (2000, len(ratios))), axis=1)
+    low, high = np.quantile(medians, [0.025, 0.975])
+    return {"speedup": digits(np.median(ratios)), "speedup_ci95": [digits(low), digits(high)]}
+
+
+def digits(x: float) -> float:
+    """Four significant digits."""
+    return float(f"{x:.4g}")
+
+
+def count_gflop(work: Work, episode: mb.Episode) -> float:
+    """Multiplications and additions of the convolutions and matrix products in one outer iteration."""
+    step = IMPLEMENTATIONS["naive loop"].iteration(work, episode)  # the counter sees only what its own thread does
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return digits(counter.get_total_flops() / 1e9)
+
+
+def measure_peak() -> dict[str, float]:
+    """What a product of two matrices of 2048 x 2048 reaches in float32, best of twenty, in GFLOP/s by threads."""
+    a, b, peak = torch.randn(2048, 2048), torch.randn(2048, 2048), {}
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        seconds = time_in_turn({"product": lambda: torch.mm(a, b)}, rounds=20, calls=1, name="peak")["product"]
+        peak[str(threads)] = digits(2 * 2048**3 / seconds.min() / 1e9)
+    return peak
+
+
+def measure_memory(name: str, work: Work) -> dict[str, Any]:
+    """Peak memory of three outer iterations, in MB: of the process, and beyond what it held before the first."""
+    torch.set_num_threads(work.threads)
+    found = peers.available().get(name, {})
+    if "error" in found:
+        return found
+    step = IMPLEMENTATIONS[name].iteration(work, work.episode())
+    before = int(Path("/proc/self/statm").read_text("utf8").split()[1]) * resource.getpagesize() / 2**20
+    for _ in range(3):
+        step()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # Linux counts in KB
+    return {"peak_mb": round(peak), "beyond_start_mb": round(peak - before)}
+
+
+def all_parts(quick: bool) -> dict[str, Callable[[], Any]]:
+    """What a full run measures, by name; every part has a process of its own."""
+    parts: dict[str, Callable[[], Any]] = {"peak": measure_peak}
+    for work in WORKS:
+        parts[work.name] = partial(measure, replace(work, tasks=2, rounds=2) if quick else work)
+    for name in (name for name, implementation in IMPLEMENTATIONS.items() if implementation.takes(MEMORY)):
+        parts[f"memory-{name}"] = partial(measure_memory, name, replace(MEMORY, tasks=2) if quick else MEMORY)
+    return parts
+
+
+def fingerprint() -> dict[str, Any]:
+    """What a finished part depends on: with another machine, other versions or other code it is measured anew."""
+    code = hashlib.sha256()
+    package = Path(mb.__file__).parent
+    ours = [package / "learner.py", package / "models.py", *sorted(package.glob("optimization/*.py"))]
+    for file in [Path(__file__), Path(peers.__file__), *ours]:
+        code.update(file.read_bytes())
+    machine = {key: value for key, value in results.environment().items() if key != "date"}
+    return machine | {"code": code.hexdigest()}
+
+
+def finished(file: Path, of: dict[str, Any]) -> Any | None:
+    """The result in this file, if it is there and still holds."""
+    part = json.loads(file.read_text("utf8")) if file.exists() else {}
+    return part["result"] if part.get("of") == of else None
+
+
+def merge(done: dict[str, Any]) -> dict[str, Any]:
+    """One result from the parts: speed, shares of the machine's peak, and memory."""
+    for work in WORKS:
+        for entry in done[work.name]["implementations"].values():
+            if "ms" in entry:
+                reached = done[work.name]["gflop"] / entry["ms"] * 1e3
+                entry["share_of_sgemm"] = digits(reached / done["peak"][str(work.threads)])
+    memory = {name.removeprefix("memory-"): found for name, found in done.items() if name.startswith("memory-")}
+    for entry in memory.values():
+        if "beyond_start_mb" in entry and "beyond_start_mb" in memory[REFERENCE]:
+            entry["of_reference"] = digits(entry["beyond_start_mb"] / memory[REFERENCE]["beyond_start_mb"])
+    return {
+        "command": "python benchmarks/speed.py",
+        "what": "One outer iteration of MAML with Adam, all in turn in one process; default OpenMP settings. speedup: "
+        f"median over rounds of {REFERENCE}'s time over this one's in the same round. gradient_error: of the outer "
+        "gradient in float64 on two tasks (with bfloat16 queries: in float32), relative to metabook's. metabook's "
+        "Adam is the fused one that metabook.train makes, the others have torch's default, as their examples. share_of_sgemm: arithmetic of the plain loop, counted, "
+        "over time, as a part of what a matrix product of 2048 reaches. higher and TorchOpt know the second order only.",
+        "peers": peers.available(),
+        "sgemm_gflop_per_second": done["peak"],
+        "works": {work.name: done[work.name] for work in WORKS},
+        "memory": {"work": MEMORY.name, "implementations": memory},
+    }
+
+
+def show(name: str, result: dict[str, Any]) -> None:
+    """A part, for the reader at the terminal."""
+    print(f"{name}: {result}" if "implementations" not in result else name)
+    for who, entry in result.get("implementations", {}).items():
+        print(f"  {who:20}", ", ".join(f"{key} {value}" for key, value in entry.items()), flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="store_true", help="name the parts of a full run")
+    parser.add_argument("--work", default="", metavar="NAME", help="only the parts whose names begin so, anew")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="only the works with so many threads")
+    parser.add_argument("--quick", action="store_true", help="two tasks and two repeats; keeps nothing")
+    parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)  # name and file: this is the process of one part
+    args = parser.parse_args()
+    parts, of = all_parts(args.quick), fingerprint()
+    if args.part:
+        name, file = args.part
+        Path(file).write_text(json.dumps({"of": of, "result": parts[name]()}), "utf8")
+        return 0
+
+    left_out = {work.name for work in WORKS if work.threads not in args.threads}
+    wanted = [name for name in parts if name.startswith(args.work) and name not in left_out]
+    if args.list or not wanted:
+        print("\n".join(parts))
+        return 0 if args.list else 2
+    peers.prepare()
+    with tempfile.TemporaryDirectory() as nowhere:
+        folder = Path(nowhere) if args.quick else Path("runs") / "speed"
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in wanted:
+            file = folder / f"{name}.json"
+            if args.work or finished(file, of) is None:
+                print(f"measuring {name}", flush=True)
+                command = [sys.executable, __file__, "--part", name, str(file)]
+                subprocess.run(command + ["--quick"] * args.quick, check=True)
+            show(name, finished(file, of) or {})
+        done = {name: finished(folder / f"{name}.json", of) for name in parts}
+    missing = [name for name, result in done.items() if result is None]
+    if args.quick:
+        print("nothing kept" if missing else json.dumps(merge(done), indent=2))
+    elif missing:
+        print(f"still to be measured: {', '.join(missing)}")
+    else:
+        print(f"written: {results.save('speed_maml', merge(done))}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
