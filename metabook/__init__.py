@@ -4,7 +4,7 @@
 from metabook.data.glyphs import glyphs
 from metabook.data.images import LabelledImages
 from metabook.data.omniglot import omniglot
-from metabook.evaluation import Score, evaluate, evaluate_steps
+from metabook.evaluation import Comparison, Score, compare, evaluate, evaluate_steps
 from metabook.learner import Learner
 from metabook.metric.protonet import ProtoNet, compute_prototypes
 from metabook.models import MLP, Conv4
@@ -25,6 +25,7 @@ __all__ = [
     "ANIL",
     "MAML",
     "MLP",
+    "Comparison",
     "Conv4",
     "Episode",
     "FewShotTasks",
@@ -39,6 +40,7 @@ __all__ = [
     "Reptile",
     "Score",
     "Sinusoids",
+    "compare",
     "compute_prototypes",
     "evaluate",
     "evaluate_steps",

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from metabook.learner import Learner, query_targets
 from metabook.tasks.episode import Episode
 
-__all__ = ["Score", "Tasks", "device_of", "evaluate", "evaluate_steps"]
+__all__ = ["Comparison", "Score", "Tasks", "compare", "device_of", "evaluate", "evaluate_steps"]
 
 
 class Tasks(Protocol):
@@ -64,11 +64,7 @@ class Score:
     @property
     def ci95(self) -> float:
         """Half-width of the 95 % t-interval of the mean: t_{.975, n-1} s / sqrt(n), over episodes."""
-        from scipy.special import stdtrit
-
-        if self.n < 2:
-            return math.inf
-        return float(stdtrit(self.n - 1, 0.975) * self.scores.std(ddof=1) / math.sqrt(self.n))
+        return half_width(self.scores)
 
     def better_than(self, mean: float | None) -> bool:
         """Whether this mean is better than another; anything is better than ``None``."""
@@ -81,6 +77,85 @@ class Score:
             value = f"{self.mean:.4f} ± {self.ci95:.4f} {self.metric}"
         kind = "transductive" if self.transductive else "inductive"
         return f"{value} (95 % interval over {self.n:,} episodes, {kind})"
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two learners on the same episodes.
+
+    Episodes differ in difficulty, and both learners meet the same ones: the differences vary less than the scores,
+    so the interval of their mean is narrower than two separate intervals suggest.
+
+    Attributes
+    ----------
+    first, second : Score
+
+    Examples
+    --------
+    >>> one, two = (Score(np.array(a), "accuracy", True, False) for a in ([0.8, 0.9, 1.0], [0.7, 0.8, 0.9]))
+    >>> Comparison(one, two)
+    first - second: +10.00 ± 0.00 points of accuracy (95 % interval over 3 shared episodes); 90.00 % and 80.00 %
+    """
+
+    first: Score
+    second: Score
+
+    @property
+    def differences(self) -> np.ndarray:
+        """First minus second, (n,), episode by episode."""
+        difference: np.ndarray = self.first.scores - self.second.scores
+        return difference
+
+    @property
+    def mean(self) -> float:
+        """Mean difference."""
+        return float(self.differences.mean())
+
+    @property
+    def ci95(self) -> float:
+        """Half-width of the 95 % t-interval of the mean difference."""
+        return half_width(self.differences)
+
+    def __repr__(self) -> str:
+        a, b = self.first, self.second
+        over = f"(95 % interval over {a.n:,} shared episodes)"
+        if a.metric == "accuracy":
+            difference = f"{100 * self.mean:+.2f} ± {100 * self.ci95:.2f} points of accuracy"
+            return f"first - second: {difference} {over}; {100 * a.mean:.2f} % and {100 * b.mean:.2f} %"
+        return f"first - second: {self.mean:+.4f} ± {self.ci95:.4f} {a.metric} {over}; {a.mean:.4f} and {b.mean:.4f}"
+
+
+def half_width(values: np.ndarray) -> float:
+    """Half-width of the 95 % t-interval of the mean of independent values; infinite for a single one."""
+    from scipy.special import stdtrit
+
+    n = len(values)
+    return float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf
+
+
+def compare(
+    first: Learner,
+    second: Learner,
+    tasks: Tasks,
+    episodes: int = 1000,
+    start: int = 0,
+    batch: int = 8,
+    progress: bool = False,
+    metric: str | None = None,
+) -> Comparison:
+    """Measure two learners on the same episodes; the arguments are those of `evaluate`.
+
+    Examples
+    --------
+    >>> import metabook as mb
+    >>> tasks = mb.FewShotTasks(mb.glyphs(classes=20, seed=0), way=5, shot=1, query=3)
+    >>> mb.compare(mb.ProtoNet(mb.Conv4()), mb.ProtoNet(mb.Conv4(width=8)), tasks, episodes=20).first.n
+    20
+    """
+    a, b = (evaluate(learner, tasks, episodes, start, batch, progress, metric) for learner in (first, second))
+    if a.metric != b.metric:
+        raise ValueError(f"the learners are measured by {a.metric} and by {b.metric}, which cannot be compared")
+    return Comparison(a, b)
 
 
 def evaluate(

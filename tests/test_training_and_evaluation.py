@@ -275,3 +275,23 @@ def test_accuracy_and_loss_can_both_be_asked_for(tasks):
     assert not loss[1].higher_is_better
     with pytest.raises(ValueError, match="choose 'accuracy' or 'loss'"):
         mb.evaluate(learner, tasks, episodes=2, metric="f1")
+
+
+def test_a_comparison_is_paired_and_sharper_than_two_scores(tasks):
+    torch.manual_seed(0)
+    learners = mb.ProtoNet(mb.Conv4(width=8)), mb.ProtoNet(mb.Conv4(width=8))
+    result = mb.compare(*learners, tasks, episodes=120)
+    scores = [mb.evaluate(learner, tasks, episodes=120).scores for learner in learners]
+    interval = stats.ttest_rel(*scores).confidence_interval()
+    assert result.mean == pytest.approx((interval.low + interval.high) / 2)
+    assert result.ci95 == pytest.approx((interval.high - interval.low) / 2)
+    assert result.ci95 < 0.9 * (result.first.ci95**2 + result.second.ci95**2) ** 0.5
+    assert mb.compare(learners[0], learners[0], tasks, episodes=20).differences.tolist() == [0] * 20
+
+
+def test_what_is_measured_differently_is_not_compared():
+    waves = mb.Sinusoids()
+    a = mb.MAML(mb.MLP(1, 1), loss_fn=F.mse_loss)
+    b = mb.MAML(mb.MLP(1, 1), loss_fn=F.l1_loss)
+    with pytest.raises(ValueError, match="by mse_loss and by l1_loss"):
+        mb.compare(a, b, waves, episodes=4)
