@@ -37,7 +37,7 @@ PROTOCOL = {
         "inner_steps": 1,
     },
     "test": {
-        "tasks": 600,
+        "episodes": 600,
         "query": 100,
         "seed": 1_000_001,
         "steps": {"maml": 10, "fomaml": 10, "joint": 10, "meta_sgd": 1},
@@ -70,7 +70,7 @@ def run(method: str, seed: int, compiled: bool, iterations: int) -> dict[str, ob
         checkpoint_every=5000,
     )
     waves = mb.Sinusoids(shot=10, query=test["query"], seed=test["seed"])
-    scores = mb.evaluate_steps(learner, waves, test["steps"][method], test["tasks"], batch=100)
+    scores = mb.evaluate_steps(learner, waves, test["steps"][method], test["episodes"], batch=100)
     for step, score in enumerate(scores):
         print(f"{method}, seed {seed}, after {step} steps: {score}", flush=True)
     return {

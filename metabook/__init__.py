@@ -6,7 +6,10 @@ from metabook.data.images import LabelledImages
 from metabook.data.omniglot import omniglot
 from metabook.evaluation import Comparison, Score, compare, evaluate, evaluate_steps
 from metabook.learner import Learner
+from metabook.metric.baselines import FineTuning, NearestCentroid, NearestNeighbour
+from metabook.metric.matching import MatchingNet
 from metabook.metric.protonet import ProtoNet, compute_prototypes
+from metabook.metric.relation import RelationNet
 from metabook.models import MLP, Conv4
 from metabook.optimization.implicit import ImplicitMAML
 from metabook.optimization.inner_loop import maml_update
@@ -29,14 +32,19 @@ __all__ = [
     "Conv4",
     "Episode",
     "FewShotTasks",
+    "FineTuning",
     "History",
     "ImplicitMAML",
     "JointTraining",
     "LabelledImages",
     "Learner",
     "MAMLPlusPlus",
+    "MatchingNet",
     "MetaSGD",
+    "NearestCentroid",
+    "NearestNeighbour",
     "ProtoNet",
+    "RelationNet",
     "Reptile",
     "Score",
     "Sinusoids",

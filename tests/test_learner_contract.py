@@ -43,6 +43,12 @@ LEARNERS = {
     "maml, dropout": lambda: mb.MAML(nn.Sequential(mb.MLP(784, 8), nn.Dropout(0.3), nn.Linear(8, 5)), inner_lr=0.1),
     "maml, LSTM": lambda: mb.MAML(Recurrent(5), inner_lr=0.1),
     "maml, attention": lambda: mb.MAML(Attentive(5), inner_lr=0.1),
+    "protonet, euclidean": lambda: mb.ProtoNet(small_conv(norm="batch"), distance="euclidean"),
+    "protonet, cosine": lambda: mb.ProtoNet(
+        small_conv(norm="batch"), distance="cosine", temperature=0.1, learn_temperature=True
+    ),
+    "matching": lambda: mb.MatchingNet(small_conv(norm="batch")),
+    "relation": lambda: mb.RelationNet(small_conv(norm="batch"), features=4, width=8),
     "protonet, LSTM": lambda: mb.ProtoNet(Recurrent(6)),
     "maml, vectorized": lambda: mb.MAML(small_conv(out=5), inner_lr=0.1, vectorized=True),
     "maml, perceptron": lambda: mb.MAML(mb.MLP(784, 5, hidden=(6,)), inner_lr=0.1, inner_steps=2),
@@ -60,10 +66,19 @@ LEARNERS = {
 }
 
 
-@pytest.fixture(params=LEARNERS)
+# nothing of these is meta-learned
+BASELINES = {
+    "nearest neighbour": lambda: mb.NearestNeighbour(),
+    "nearest centroid": lambda: mb.NearestCentroid(small_conv(norm="batch"), center=torch.ones(4)),
+    "fine-tuning, linear": lambda: mb.FineTuning(small_conv(norm="batch"), steps=5),
+    "fine-tuning, cosine": lambda: mb.FineTuning(small_conv(norm="batch"), head="cosine", steps=5),
+}
+
+
+@pytest.fixture(params=LEARNERS | BASELINES)
 def learner(request):
     torch.manual_seed(0)
-    return LEARNERS[request.param]().double().eval()
+    return (LEARNERS | BASELINES)[request.param]().double().eval()
 
 
 @pytest.fixture
@@ -143,7 +158,10 @@ class _Double:
         return self.tasks.sample(tasks, start).to(torch.float64)
 
 
-def test_backward_reaches_every_parameter(learner, episode):
+@pytest.mark.parametrize("name", LEARNERS)
+def test_backward_reaches_every_parameter(name, episode):
+    torch.manual_seed(0)
+    learner = LEARNERS[name]().double()
     learner.train().backward(episode)
     for name, p in learner.named_parameters():
         assert p.grad is not None, name

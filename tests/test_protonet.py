@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import metabook as mb
-from metabook.metric.distances import squared_euclidean
+from metabook.metric.distances import DISTANCES, squared_euclidean
+from metabook.metric.relation import one_hot_mse
 
 
 def plain_prototypes(x, y):
@@ -110,3 +111,112 @@ def test_more_shots_help_and_training_helps(images):
     )
     assert many.mean - many.ci95 > one.mean + one.ci95
     assert many.mean - many.ci95 > untrained.mean + untrained.ci95
+
+
+@pytest.mark.parametrize("name", ["squared_euclidean", "euclidean", "manhattan", "cosine"])
+def test_every_distance_is_what_its_name_says(name):
+    z, c = torch.randn(2, 7, 5).double(), torch.randn(2, 3, 5).double()
+    difference = z[:, :, None] - c[:, None]
+    slow = {
+        "squared_euclidean": difference.square().sum(-1),
+        "euclidean": difference.norm(dim=-1),
+        "manhattan": difference.abs().sum(-1),
+        "cosine": 1 - torch.nn.functional.cosine_similarity(z[:, :, None], c[:, None], dim=-1),
+    }
+    assert torch.allclose(DISTANCES[name](z, c), slow[name], rtol=1e-9, atol=1e-12)
+
+
+def test_a_query_on_its_prototype_has_a_gradient():
+    x = torch.ones(1, 1, 4, requires_grad=True)
+    learner = mb.ProtoNet(torch.nn.Flatten(), distance="euclidean")
+    learner(x.detach().repeat(1, 2, 1), torch.tensor([[0, 1]]), x).sum().backward()
+    assert bool(torch.isfinite(x.grad).all())
+
+
+def test_a_higher_temperature_makes_probabilities_more_uniform():
+    parts = torch.randn(1, 5, 6), torch.arange(5)[None], torch.randn(1, 30, 6)
+    entropies = []
+    for temperature in (0.1, 1.0, 10.0):
+        p = mb.ProtoNet(torch.nn.Flatten(), temperature=temperature)(*parts).softmax(-1)
+        entropies.append(-(p * p.clamp_min(1e-30).log()).sum(-1).mean().item())
+    assert entropies == sorted(entropies)
+    with pytest.raises(ValueError, match="temperature is 0"):
+        mb.ProtoNet(torch.nn.Flatten(), temperature=0)
+    with pytest.raises(ValueError, match="choose one of squared_euclidean, euclidean, manhattan, cosine"):
+        mb.ProtoNet(torch.nn.Flatten(), distance="euclid")
+
+
+def test_cosine_scores_need_a_temperature_and_with_a_learned_one_the_loss_falls(tasks):
+    torch.manual_seed(0)
+    plain = mb.ProtoNet(mb.Conv4(width=16), distance="cosine")
+    learned = mb.ProtoNet(mb.Conv4(width=16), distance="cosine", temperature=0.1, learn_temperature=True)
+    episode = tasks.sample(1)
+    best = (
+        torch.tensor([1.0, -1.0, -1.0, -1.0, -1.0]).softmax(0)[0].log().neg().item()
+    )  # with angles of 0 and 180 degrees
+    losses = {}
+    for name, learner in (("plain", plain), ("learned", learned)):
+        optimizer = torch.optim.Adam(learner.parameters(), lr=1e-2)
+        for _ in range(60):
+            optimizer.zero_grad()
+            losses[name] = learner.backward(episode)
+            optimizer.step()
+    assert losses["plain"] > best
+    assert losses["learned"] < 0.05
+
+
+def test_with_one_example_a_class_matching_and_prototypes_agree_up_to_the_distance(images):
+    tasks = mb.FewShotTasks(images, way=5, shot=1, query=3, seed=4).sample(2)
+    parts = tasks.support_x, tasks.support_y, tasks.query_x
+    net = mb.Conv4(width=8).eval()
+    matching = mb.MatchingNet(net, scale=10.0).eval()(*parts)
+    prototypes = mb.ProtoNet(net, distance="cosine", temperature=0.1).eval()(*parts)
+    assert torch.allclose(matching, prototypes.log_softmax(-1), atol=1e-4)
+
+
+def test_matching_votes_are_probabilities_whose_logarithms_are_finite(tasks):
+    episode = tasks.sample(3)
+    scores = mb.MatchingNet(mb.Conv4(width=8), scale=1000.0)(episode.support_x, episode.support_y, episode.query_x)
+    assert torch.allclose(scores.exp().sum(-1), torch.ones(3, 15), atol=1e-4)
+    assert bool(torch.isfinite(scores).all())
+
+
+@pytest.mark.parametrize(("loss", "of_guessing"), [(one_hot_mse, 0.16), (torch.nn.functional.cross_entropy, 1.609)])
+def test_relation_networks_learn_by_either_loss(loss, of_guessing, tasks):
+    torch.manual_seed(0)
+    learner, episode = mb.RelationNet(mb.Conv4(width=16), features=16, loss_fn=loss), tasks.sample(1)
+    optimizer = torch.optim.Adam(learner.parameters(), lr=5e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        value = learner.backward(episode)
+        optimizer.step()
+    assert value < 0.5 * of_guessing
+
+
+def test_the_nearest_neighbour_is_the_class_of_the_nearest_example(tasks):
+    episode = tasks.sample(2)
+    labels = mb.NearestNeighbour().predict(episode.support_x, episode.support_y, episode.query_x)
+    for t in range(2):
+        for q in range(15):
+            gaps = (episode.support_x[t] - episode.query_x[t, q]).flatten(1).norm(dim=1)
+            assert labels[t, q] == episode.support_y[t, gaps.argmin()]
+
+
+@pytest.mark.parametrize("head", ["linear", "cosine"])
+def test_a_new_head_fits_its_support_set_and_leaves_the_features_alone(head, tasks):
+    episode = tasks.sample(2)
+    learner = mb.FineTuning(torch.nn.Flatten(), head=head, steps=200, lr=0.05)
+    labels = learner.predict(episode.support_x, episode.support_y, episode.support_x)
+    assert torch.equal(labels, episode.support_y)
+    features = mb.Conv4(width=8)
+    before = [p.clone() for p in features.parameters()]
+    mb.evaluate(mb.FineTuning(features, head=head, steps=5), tasks, episodes=3)
+    assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, features.parameters(), strict=True))
+
+
+def test_centring_and_normalising_are_what_they_say():
+    x = torch.randn(1, 4, 6)
+    center = torch.randn(6)
+    z = mb.NearestCentroid(torch.nn.Flatten(), center=center).embed(x)
+    assert torch.allclose(z, torch.nn.functional.normalize(x - center, dim=-1))
+    assert torch.equal(mb.NearestCentroid(torch.nn.Flatten(), normalize=False).embed(x), x)

@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Distances between queries and prototypes, for a batch of tasks. Taught in section 4.2 of the book."""
 
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["squared_euclidean"]
+__all__ = ["DISTANCES", "Distance", "cosine", "distance_by_name", "euclidean", "manhattan", "squared_euclidean"]
+
+Distance = Callable[[Tensor, Tensor], Tensor]
 
 
 def squared_euclidean(queries: Tensor, prototypes: Tensor) -> Tensor:
@@ -29,3 +35,39 @@ def squared_euclidean(queries: Tensor, prototypes: Tensor) -> Tensor:
     c2 = prototypes.pow(2).sum(dim=-1)[:, None, :]
     # rounding can leave a tiny negative number where z = c
     return (z2 - 2 * queries @ prototypes.mT + c2).clamp_min(0)
+
+
+def euclidean(queries: Tensor, prototypes: Tensor) -> Tensor:
+    """Plain Euclidean distance, |z - c|; shapes as in `squared_euclidean`."""
+    return squared_euclidean(queries, prototypes).clamp_min(1e-12).sqrt()  # the root has no slope at zero
+
+
+def manhattan(queries: Tensor, prototypes: Tensor) -> Tensor:
+    """Sum of the absolute differences; shapes as in `squared_euclidean`."""
+    return torch.cdist(queries, prototypes, p=1)
+
+
+def cosine(queries: Tensor, prototypes: Tensor) -> Tensor:
+    """One minus the cosine of the angle, 0 to 2; shapes as in `squared_euclidean`.
+
+    The scores of two classes then differ by 2 at most, and a softmax over five classes gives the best of them at most
+    65 %: learn with a temperature.
+    """
+    return 1 - F.normalize(queries, dim=-1) @ F.normalize(prototypes, dim=-1).mT
+
+
+DISTANCES: dict[str, Distance] = {
+    "squared_euclidean": squared_euclidean,
+    "euclidean": euclidean,
+    "manhattan": manhattan,
+    "cosine": cosine,
+}
+
+
+def distance_by_name(distance: str | Distance) -> Distance:
+    """A distance of this module by its name; any other callable of the same shapes as it is."""
+    if callable(distance):
+        return distance
+    if distance not in DISTANCES:
+        raise ValueError(f"distance is {distance!r}; choose one of {', '.join(DISTANCES)}, or give a function")
+    return DISTANCES[distance]

@@ -11,8 +11,9 @@ Taught in sections 3.3, 4.2 and 5.2 of the book.
 import torch
 from torch import Tensor, nn
 
-from metabook.learner import Learner, check_batch, label_columns
-from metabook.metric.distances import squared_euclidean
+from metabook.learner import label_columns
+from metabook.metric.distances import Distance, distance_by_name
+from metabook.metric.embedding import EmbeddingLearner
 
 __all__ = ["ProtoNet", "compute_prototypes"]
 
@@ -56,13 +57,19 @@ def compute_prototypes(support_x: Tensor, support_y: Tensor) -> Tensor:
     return member.mT @ support_x / member.sum(dim=1)[:, :, None]
 
 
-class ProtoNet(Learner):
+class ProtoNet(EmbeddingLearner):
     """Prototypical network: a class is the mean of its embedded support examples.
 
     Parameters
     ----------
     embedding : nn.Module
         Maps examples (B, ...) to features (B, D).
+    distance : {"squared_euclidean", "euclidean", "manhattan", "cosine"} or callable
+        ``distance(queries (T, Q, D), prototypes (T, C, D))`` returns (T, Q, C).
+    temperature : float
+        Scores are ``-distance / temperature``: the higher, the closer to uniform are the probabilities.
+    learn_temperature : bool
+        Learn it with the embedding, from this value.
 
     References
     ----------
@@ -77,28 +84,31 @@ class ProtoNet(Learner):
     torch.Size([2, 7, 5])
     """
 
-    def __init__(self, embedding: nn.Module) -> None:
-        super().__init__()
-        self.embedding = embedding
+    log_temperature: Tensor
+
+    def __init__(
+        self,
+        embedding: nn.Module,
+        distance: str | Distance = "squared_euclidean",
+        temperature: float = 1.0,
+        learn_temperature: bool = False,
+    ) -> None:
+        super().__init__(embedding)
+        if temperature <= 0:
+            raise ValueError(f"temperature is {temperature}; it must be positive")
+        self.distance = distance_by_name(distance)
+        log_temperature = torch.tensor(temperature).log()  # what is learned, so that the temperature stays positive
+        if learn_temperature:
+            self.log_temperature = nn.Parameter(log_temperature)
+        else:
+            self.register_buffer("log_temperature", log_temperature, persistent=False)
+
+    def extra_repr(self) -> str:
+        """The settings that make another learner."""
+        return f"distance={getattr(self.distance, '__name__', self.distance)}"
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
-        """Negative squared distances to the prototypes, (T, Q, way): the logits of the softmax over classes."""
-        check_batch(self, support_x, support_y, query_x)
-        label_columns(support_y)  # labels are checked before the network runs
-        z = self.embed(torch.cat([support_x, query_x], dim=1))  # one pass: (T, S + Q, D)
-        support_z, query_z = z[:, : support_x.shape[1]], z[:, support_x.shape[1] :]
-        return -squared_euclidean(query_z, compute_prototypes(support_z, support_y))
-
-    def embed(self, x: Tensor) -> Tensor:
-        """Embed examples (T, B, ...) as vectors (T, B, D); where batch statistics matter, each task on its own."""
-        if self.transductive or self.training:
-            z: Tensor = torch.stack([self.embedding(task) for task in x])
-        else:
-            z = self.embedding(x.flatten(0, 1))
-            z = z.view(*x.shape[:2], *z.shape[1:])
-        if z.dim() != 3:
-            raise ValueError(
-                f"the embedding returned {tuple(z.shape[2:])} for one example; a prototype is the mean of vectors: "
-                "end the network with nn.Flatten()"
-            )
-        return z
+        """Negative distances to the prototypes over the temperature, (T, Q, way): the logits of the softmax."""
+        support_z, query_z = self.embed_both(support_x, support_y, query_x)
+        prototypes = compute_prototypes(support_z, support_y)
+        return -self.distance(query_z, prototypes) / self.log_temperature.exp()

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: MIT
+"""What every method must beat: features as they are, and the nearest example, the nearest mean, or a new head.
+
+Nothing here is meta-learned. `NearestCentroid` is the smallest complete learner of the package: the page to read
+before writing one of your own. Taught in sections 1.2 and 3.3 of the book.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from metabook.learner import label_columns
+from metabook.metric.distances import Distance, distance_by_name, squared_euclidean
+from metabook.metric.embedding import EmbeddingLearner
+from metabook.metric.protonet import compute_prototypes
+
+__all__ = ["FineTuning", "NearestCentroid", "NearestNeighbour"]
+
+
+class NearestCentroid(EmbeddingLearner):
+    """The nearest mean of a class, in features that were learned for something else.
+
+    Parameters
+    ----------
+    embedding : nn.Module
+        Maps examples (B, ...) to features (B, D); ``nn.Flatten()`` for the pixels themselves.
+    center : Tensor, optional, (D,)
+        Subtracted from every feature vector: the mean feature of the training classes.
+    normalize : bool
+        Scale every vector to length one afterwards.
+
+    References
+    ----------
+    Wang, Chao, Weinberger & van der Maaten, *SimpleShot*, 2019, https://arxiv.org/abs/1911.04623
+
+    Examples
+    --------
+    >>> import metabook as mb
+    >>> tasks = mb.FewShotTasks(mb.glyphs(classes=20, seed=0), way=5, shot=1, query=3)
+    >>> mb.evaluate(mb.NearestCentroid(nn.Flatten()), tasks, episodes=50).mean > 0.3
+    True
+    """
+
+    center: Tensor | None
+
+    def __init__(self, embedding: nn.Module, center: Tensor | None = None, normalize: bool = True) -> None:
+        super().__init__(embedding)
+        self.normalize = normalize
+        self.register_buffer("center", center)
+
+    def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+        """Negative squared distances to the means, (T, Q, way)."""
+        support, queries = self.embed_both(support_x, support_y, query_x)
+        return -squared_euclidean(queries, compute_prototypes(support, support_y))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Features of examples (T, B, ...) as (T, B, D), centred and normalised."""
+        z = super().embed(x)
+        z = z if self.center is None else z - self.center
+        return F.normalize(z, dim=-1) if self.normalize else z
+
+
+class NearestNeighbour(EmbeddingLearner):
+    """The class of the nearest support example, in pixels or in features.
+
+    Parameters
+    ----------
+    embedding : nn.Module, optional
+        The pixels themselves, unless given.
+    distance : {"squared_euclidean", "euclidean", "manhattan", "cosine"} or callable
+
+    Examples
+    --------
+    >>> import metabook as mb
+    >>> tasks = mb.FewShotTasks(mb.glyphs(classes=20, seed=0), way=5, shot=1, query=3)
+    >>> mb.evaluate(mb.NearestNeighbour(), tasks, episodes=50).mean > 0.3
+    True
+    """
+
+    def __init__(self, embedding: nn.Module | None = None, distance: str | Distance = "squared_euclidean") -> None:
+        super().__init__(nn.Flatten() if embedding is None else embedding)
+        self.distance = distance_by_name(distance)
+
+    def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+        """Minus the distance to the nearest example of each class, (T, Q, way)."""
+        support, queries = self.embed_both(support_x, support_y, query_x)
+        distances = self.distance(queries, support)  # (T, Q, S)
+        classes, columns = label_columns(support_y)
+        foreign = columns[:, :, None] != torch.arange(classes.shape[1], device=columns.device)  # (T, S, way)
+        return -distances[..., None].masked_fill(foreign[:, None], torch.inf).amin(dim=2)
+
+
+class FineTuning(EmbeddingLearner):
+    """A new head for every task, trained on its support set by gradient descent; the features stay as they are.
+
+    Parameters
+    ----------
+    embedding : nn.Module
+    head : {"linear", "cosine"}
+        ``"linear"``: scores w.z + b, from zero. ``"cosine"``: ``scale`` times the cosine between z and w, from the
+        mean of each class.
+    steps : int
+        Steps of Adam.
+    lr : float
+    scale : float
+        Of the cosine head.
+
+    References
+    ----------
+    Chen, Liu, Kira, Wang & Huang, *A Closer Look at Few-shot Classification*, 2019,
+    https://arxiv.org/abs/1904.04232, whose Baseline and Baseline++ these are.
+
+    Examples
+    --------
+    >>> import metabook as mb
+    >>> tasks = mb.FewShotTasks(mb.glyphs(classes=20, seed=0), way=5, shot=5, query=3)
+    >>> mb.evaluate(mb.FineTuning(nn.Flatten(), steps=20), tasks, episodes=20).mean > 0.3
+    True
+    """
+
+    def __init__(
+        self, embedding: nn.Module, head: str = "linear", steps: int = 100, lr: float = 0.01, scale: float = 10.0
+    ) -> None:
+        super().__init__(embedding)
+        if head not in ("linear", "cosine"):
+            raise ValueError(f"head is {head!r}; choose 'linear' or 'cosine'")
+        self.head, self.steps, self.lr, self.scale = head, steps, lr, scale
+
+    def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+        """The scores of each task's own head, (T, Q, way)."""
+        support, queries = (z.detach() for z in self.embed_both(support_x, support_y, query_x))
+        prototypes = compute_prototypes(support, support_y)  # (T, way, D)
+        columns = label_columns(support_y)[1]
+        with torch.enable_grad():
+            w = (prototypes if self.head == "cosine" else torch.zeros_like(prototypes)).requires_grad_()
+            b = prototypes.new_zeros(*prototypes.shape[:2]).requires_grad_()
+            optimizer = torch.optim.Adam([w, b], lr=self.lr)  # elementwise: tasks do not see each other
+            for _ in range(self.steps):
+                losses = F.cross_entropy(self._scores(support, w, b).mT, columns, reduction="none")  # (T, S)
+                w.grad, b.grad = torch.autograd.grad(losses.mean(dim=1).sum(), [w, b], allow_unused=True)
+                optimizer.step()
+        return self._scores(queries, w, b).detach()
+
+    def _scores(self, z: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        if self.head == "linear":
+            return z @ w.mT + b[:, None]
+        return self.scale * F.normalize(z, dim=-1) @ F.normalize(w, dim=-1).mT

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""What all metric-based learners share: a network that turns examples into vectors, for a batch of tasks."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from metabook.learner import Learner, LossFn, check_batch, label_columns
+
+__all__ = ["EmbeddingLearner"]
+
+
+class EmbeddingLearner(Learner):
+    """Base of the learners that compare embedded queries with an embedded support set.
+
+    Parameters
+    ----------
+    embedding : nn.Module
+        Maps examples (B, ...) to features (B, D).
+    loss_fn : callable
+    """
+
+    def __init__(self, embedding: nn.Module, loss_fn: LossFn = F.cross_entropy) -> None:
+        super().__init__(loss_fn)
+        self.embedding = embedding
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Embed examples (T, B, ...) as vectors (T, B, D); where batch statistics matter, each task on its own."""
+        z = self.features(x)
+        if z.dim() != 3:
+            raise ValueError(
+                f"the embedding returned {tuple(z.shape[2:])} for one example; examples are compared as vectors: "
+                "end the network with nn.Flatten()"
+            )
+        return z
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the network makes of examples (T, B, ...), of any shape (T, B, ...)."""
+        if self.transductive or self.training:
+            return torch.stack([self.embedding(task) for task in x])
+        z: Tensor = self.embedding(x.flatten(0, 1))
+        return z.view(*x.shape[:2], *z.shape[1:])
+
+    def embed_both(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
+        """Check the parts of a batch of tasks, and embed support and queries in one pass: (T, S, D) and (T, Q, D)."""
+        check_batch(self, support_x, support_y, query_x)
+        label_columns(support_y)  # labels are checked before the network runs
+        z = self.embed(torch.cat([support_x, query_x], dim=1))
+        return z[:, : support_x.shape[1]], z[:, support_x.shape[1] :]

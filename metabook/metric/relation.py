@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+"""Relation networks: learn the distance too.
+
+    r(x, k) = g([f(x), sum of f(x_s) over the support examples of class k]),  between 0 and 1
+
+Sung, Yang, Zhang, Xiang, Torr & Hospedales, *Learning to Compare*, 2018, https://arxiv.org/abs/1711.06025.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from metabook.learner import LossFn, label_columns
+from metabook.metric.embedding import EmbeddingLearner
+
+__all__ = ["RelationNet", "one_hot_mse"]
+
+
+def one_hot_mse(scores: Tensor, columns: Tensor) -> Tensor:
+    """The paper's loss: the squared error between relation scores (N, way), made 0 to 1 by a sigmoid, and 0 or 1."""
+    return F.mse_loss(scores.sigmoid(), F.one_hot(columns, scores.shape[1]).to(scores.dtype))
+
+
+class RelationNet(EmbeddingLearner):
+    """A second network judges whether a query and a class belong together.
+
+    Parameters
+    ----------
+    embedding : nn.Module
+        Maps examples (B, ...) to features (B, D).
+    features : int
+        D; 64 for a `Conv4` with pooling.
+    width : int
+        Of the hidden layer of the relation network, a perceptron over the two vectors. (The paper's is
+        convolutional, over feature maps.)
+    loss_fn : callable
+        `one_hot_mse`, the paper's; or cross-entropy over the classes.
+
+    Examples
+    --------
+    >>> import metabook as mb
+    >>> learner = mb.RelationNet(mb.Conv4())
+    >>> x, y = torch.rand(2, 5, 1, 28, 28), torch.arange(5).repeat(2, 1)
+    >>> learner(x, y, torch.rand(2, 7, 1, 28, 28)).shape
+    torch.Size([2, 7, 5])
+    """
+
+    def __init__(
+        self, embedding: nn.Module, features: int = 64, width: int = 64, loss_fn: LossFn = one_hot_mse
+    ) -> None:
+        super().__init__(embedding, loss_fn)
+        self.relation = nn.Sequential(nn.Linear(2 * features, width), nn.ReLU(), nn.Linear(width, 1))
+
+    def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+        """How much each query belongs to each class, before the sigmoid, (T, Q, way)."""
+        support, queries = self.embed_both(support_x, support_y, query_x)
+        columns = label_columns(support_y)[1]
+        member = F.one_hot(columns).to(support.dtype)  # (T, S, way)
+        sums = member.mT @ support  # (T, way, D)
+        t, q, way = len(sums), queries.shape[1], sums.shape[1]
+        pairs = torch.cat([queries[:, :, None].expand(-1, -1, way, -1), sums[:, None].expand(-1, q, -1, -1)], dim=-1)
+        scores: Tensor = self.relation(pairs).view(t, q, way)
+        return scores
