@@ -92,7 +92,7 @@ def main() -> None:
     if args.method == "summary":
         runs = {m: [json.loads(p.read_text()) for p in sorted(RUNS.glob(f"sinusoids_{m}_seed*.json"))] for m in METHODS}
         print(
-            f"written: {results.save('sinusoids', {'command': 'python benchmarks/sinusoids.py METHOD --seed SEED'} | PROTOCOL | {'runs': runs})}"
+            f"written: {results.save('sinusoids', {'command': 'python benchmarks/sinusoids.py METHOD --seed SEED --compiled'} | PROTOCOL | {'runs': runs})}"
         )
         return
     result = run(args.method, args.seed, args.compiled, args.iterations)

@@ -262,6 +262,8 @@ def _evaluate(
                     f"a prediction in episodes {first} to {first + len(episode) - 1} is not finite: the learner "
                     "diverged; a smaller step size is the usual cure"
                 )
+            if targets.is_floating_point() and metric == "accuracy":
+                raise ValueError("floating targets have no accuracy; measure the loss")
             if targets.is_floating_point() or metric == "loss":
                 name = getattr(learner.loss_fn, "__name__", "loss")
                 values = torch.stack(

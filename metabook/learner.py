@@ -88,7 +88,7 @@ class Learner(nn.Module, ABC):
             If floating targets meet cross-entropy, the shapes would broadcast, or the loss is no scalar.
         """
         if targets.is_floating_point():
-            if self.loss_fn is F.cross_entropy:
+            if self.loss_fn is F.cross_entropy or isinstance(self.loss_fn, nn.CrossEntropyLoss):
                 raise ValueError(
                     "the targets are floating. Class labels are integers (labels.long()); regression needs its own "
                     "loss, as loss_fn=torch.nn.functional.mse_loss"
@@ -98,6 +98,10 @@ class Learner(nn.Module, ABC):
                     f"the predictions are {tuple(predictions.shape)} but the targets are {tuple(targets.shape)}; "
                     "give both the same shape, for example with y[..., None]"
                 )
+        elif self.loss_fn is F.mse_loss:
+            raise ValueError(
+                "mean squared error of class labels: classes need cross-entropy, or a loss_fn that makes them one-hot"
+            )
         loss = self.loss_fn(predictions, targets)
         if loss.dim():
             raise ValueError(f"loss_fn returned shape {tuple(loss.shape)}; it must be a scalar: reduction='mean'")

@@ -6,7 +6,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from test_maml import Quadratic, assert_exact, curved_net, outer_gradient, task_batch
+from test_maml import Quadratic, assert_exact, curved_net, numeric_gradient, outer_gradient, task_batch
 from torch import nn
 
 import metabook as mb
@@ -108,8 +108,7 @@ def test_implicit_maml_solves_for_the_exact_gradient_on_a_quadratic(cg_steps):
     assert torch.allclose(outer_gradient(learner, episode), expected, rtol=1e-8)
 
 
-def test_implicit_maml_agrees_with_maml_through_many_steps_of_the_same_inner_problem():
-    """The unrolled gradient, by MAML on the pulled objective, converges to the implicit one; several tasks at once."""
+def test_implicit_maml_agrees_with_central_differences_where_its_inner_loop_has_converged():
     net, episode = curved_net(), task_batch(tasks=3)
     learner = mb.ImplicitMAML(net, 0.3, 300, lam=1.5, cg_steps=40)
     implicit = outer_gradient(learner, episode)
@@ -117,8 +116,6 @@ def test_implicit_maml_agrees_with_maml_through_many_steps_of_the_same_inner_pro
     def loss():
         with torch.no_grad():
             return learner.loss(episode).item()
-
-    from test_maml import numeric_gradient
 
     numeric = torch.cat([g.flatten() for g in numeric_gradient(loss, learner.parameters())])
     assert torch.allclose(implicit, numeric, rtol=1e-5, atol=1e-8)
@@ -152,3 +149,26 @@ def test_each_learns_sine_waves(relative):
     after = mb.evaluate(learner, test, episodes=100)
     gain = before.scores - after.scores  # on the same tasks
     assert gain.mean() > 4 * gain.std() / len(gain) ** 0.5
+
+
+def test_the_family_takes_its_first_arguments_in_one_order():
+    for relative in (mb.MAML, mb.ANIL, mb.MetaSGD, mb.Reptile, mb.MAMLPlusPlus, mb.ImplicitMAML, mb.JointTraining):
+        learner = relative(curved_net(), 0.25, 4)
+        assert (learner.inner_lr, learner.inner_steps) == (0.25, 4)
+
+
+def test_anil_of_a_single_layer_is_maml_and_its_head_is_one_of_its_settings():
+    layer, episode = nn.Linear(2, 3).double(), task_batch()
+    assert torch.equal(outer_gradient(mb.ANIL(layer, 0.5), episode), outer_gradient(mb.MAML(layer, 0.5), episode))
+    assert repr(mb.ANIL(curved_net(), head="0")) != repr(mb.ANIL(curved_net(), head="2"))
+
+
+def test_joint_training_names_a_head_of_another_width():
+    with pytest.raises(ValueError, match="4 outputs but the tasks have 3 classes"):
+        mb.JointTraining(nn.Linear(2, 4).double()).backward(task_batch())
+
+
+@pytest.mark.parametrize("relative", [mb.Reptile, mb.ImplicitMAML])
+def test_what_an_option_cannot_do_is_refused(relative):
+    with pytest.raises(ValueError, match="compile"):
+        relative(curved_net(), compiled=True)

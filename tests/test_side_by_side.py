@@ -9,10 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import small_conv
-from test_maml import curved_net, outer_gradient, task_batch
+from test_maml import assert_exact, curved_net, outer_gradient, task_batch
 from torch import nn
 
 import metabook as mb
+from metabook.models import SupportNorm
 from metabook.optimization.side_by_side import perceptron_layers
 
 MODELS = {
@@ -181,8 +182,138 @@ def test_memory_is_flat_over_iterations_of_training_and_of_evaluation(tasks):
     assert work(50) - first < 20  # one graph that stays behind an iteration would hold about 15 MB of its own
 
 
-def test_adapting_at_test_returns_weights_without_history(tasks):
-    learner, part = mb.MAML(small_conv(out=5)), tasks.sample(2)
-    with torch.no_grad():
-        fast = learner.adapt(part.support_x, part.support_y)
-    assert all(w.grad_fn is None and not w.requires_grad for w in fast.values())
+def test_memory_of_an_inner_loop_without_a_graph_does_not_grow_with_its_steps():
+    """Learned step sizes would chain every step to the one before; a path would keep all of them."""
+    learner, part = (
+        mb.MetaSGD(mb.MLP(784, 5, hidden=(200,)), 1e-4),
+        mb.FewShotTasks(mb.glyphs(classes=9), 5, 1).sample(20),
+    )
+
+    def peak(steps):
+        with torch.no_grad():
+            learner.adapt(part.support_x, part.support_y, steps=steps)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    few = peak(3)
+    assert peak(30) - few < 40  # the weights of 20 tasks are 13 MB
+
+
+def repeated():
+    act, layer = nn.Tanh(), nn.Linear(6, 6)
+    return nn.Sequential(nn.Linear(2, 6), act, layer, act, layer, nn.Linear(6, 3)).double()
+
+
+def tied():
+    net = nn.Sequential(
+        nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Linear(6, 3)
+    ).double()
+    net[4].weight = net[2].weight
+    return net
+
+
+def hooked():
+    net = curved_net()
+    net[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+    return net
+
+
+@pytest.mark.parametrize("make", [repeated, tied, hooked])
+def test_layers_used_twice_tied_or_listened_to_are_computed_as_the_model_computes_them(make):
+    torch.manual_seed(0)
+    net, episode = make(), task_batch(tasks=3)
+    assert_exact(mb.MAML(net, 0.3, 2, vectorized=False), episode)
+    assert_exact(mb.MAML(net, 0.3, 2), episode)
+    parts = episode.support_x, episode.support_y, episode.query_x
+    a, b = (mb.MAML(net, 0.3, vectorized=v)(*parts) for v in (True, False))
+    assert torch.allclose(a, b, rtol=1e-9)
+
+
+def test_a_layer_with_two_names_keeps_its_parameters():
+    net, episode = repeated(), task_batch()
+    before = dict(net.named_parameters())
+    mb.MAML(net, 0.3, vectorized=False).backward(episode)
+    assert all(p is before[name] for name, p in net.named_parameters())
+    assert len(list(net.parameters())) == len(before)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda net: mb.MAML(net, 0.1, threads=2),
+        lambda net: mb.Reptile(net, 0.1, 2),
+        lambda net: mb.ImplicitMAML(net, 0.1, 2),
+        lambda net: mb.MAML(net, 0.1, compiled=True),
+    ],
+)
+def test_a_fused_optimiser_steps_as_a_plain_one(make, tasks):
+    """It reads parameter and gradient as flat arrays: both must lie in memory in the same order."""
+    episode = tasks.sample(2)
+    stepped = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        learner = make(mb.Conv4(out=5, width=8, norm="none", strided=True))
+        optimizer = torch.optim.Adam(learner.parameters(), lr=0.01, fused=fused)
+        learner.backward(episode)
+        assert all(p.grad.stride() == p.stride() for p in learner.parameters())
+        optimizer.step()
+        stepped.append(torch.cat([p.detach().flatten() for p in learner.parameters()]))
+    assert torch.allclose(*stepped, atol=1e-5)
+
+
+def test_a_compiled_program_notices_another_loss_and_other_frozen_weights():
+    net, episode = mb.MLP(1, 1, hidden=(4,)), mb.Sinusoids().sample(3)
+    net[1].bias.requires_grad_(False)
+    compiled = mb.MAML(net, 0.01, loss_fn=F.mse_loss, compiled=True)
+    for change in (lambda: None, lambda: setattr(compiled, "loss_fn", F.l1_loss), lambda: net[1].bias.data.fill_(0.7)):
+        change()
+        compiled.zero_grad()
+        compiled.backward(episode)
+        got = [p.grad.clone() for p in net.parameters() if p.requires_grad]
+        net.zero_grad()
+        mb.MAML(net, 0.01, loss_fn=compiled.loss_fn).backward(episode)
+        expected = [p.grad for p in net.parameters() if p.requires_grad]
+        assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(got, expected, strict=True))
+
+
+def test_one_core_does_it_all_where_a_copy_would_not_do(tasks):
+    """Autocast belongs to a thread, a copy loses hooks, and a module that keeps an activation cannot be copied."""
+    net, episode = small_conv(out=5, norm="none"), tasks.sample(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        a, b = (outer_gradient(mb.MAML(net, 0.1, first_order=True, threads=n), episode) for n in (1, 2))
+    assert torch.equal(a, b)
+    net.kept = net(episode.query_x[0])
+    mb.MAML(net, 0.1, threads=2).backward(episode)
+    del net.kept
+    net.head.weight.register_hook(torch.zeros_like)
+    net.zero_grad()
+    mb.MAML(net, 0.1, threads=2).backward(episode)
+    assert not net.head.weight.grad.any()
+
+
+def test_support_norm_in_two_places_is_refused(episode):
+    norm = SupportNorm(4)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 4), norm, nn.Tanh(), norm, nn.Linear(4, 5)).double()
+    with pytest.raises(ValueError, match="2 is used twice in one pass"):
+        mb.MAML(net).loss(episode)
+
+
+def test_a_model_that_vmap_cannot_run_is_told_the_way_out(episode):
+    class Chooses(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(784, 5)
+
+        def forward(self, x):
+            scores = self.layer(x.flatten(1))
+            return scores if scores.sum() > 0 else -scores
+
+    with pytest.raises(RuntimeError, match="use vectorized=False"):
+        mb.MAML(Chooses().double(), vectorized=True).loss(episode)
+
+
+def test_fast_weights_of_another_model_are_named(episode):
+    learner = mb.MAML(mb.MLP(784, 5).double())
+    fast = learner.adapt(episode.support_x, episode.support_y)
+    fast["7.weight"] = fast.pop("5.weight")
+    with pytest.raises(ValueError, match=r"the model has no '7.weight'"):
+        learner.predict_with(fast, episode.query_x)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from metabook.optimization.inner_loop import Weights, add_to_grad, call_with
+
 __all__ = ["Programs"]
 
 Gradient = Callable[..., tuple[Tensor, ...]]
@@ -31,23 +33,26 @@ class Programs:
     ) -> Tensor:
         """Add the gradient of ``loss(*tensors)`` to the parameters' ``.grad`` and return the loss.
 
-        Settings are part of a program: those of the module are told apart by its ``repr``, others are given.
+        Parameters and buffers go into a program, settings are part of it: those of the module are told apart by its
+        ``repr``, others are given. Other attributes of a module are as they were when it was recorded.
         """
-        parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        key = (repr(module), module.training, settings, *((t.shape, t.dtype, t.device) for t in tensors))
-        inputs = ([p.detach() for p in parameters.values()], *tensors)
+        parameters = dict(module.named_parameters())
+        learned = [name for name, p in parameters.items() if p.requires_grad]
+        state = {name: t.detach() for name, t in (parameters | dict(module.named_buffers())).items()}
+        look = [(t.shape, t.dtype, t.device) for t in (*state.values(), *tensors)]
+        key = (repr(module), module.training, settings, *learned, *look)
         with torch.no_grad():
             if key not in self.made:
-                self.made[key] = _compile(module, list(parameters), loss, inputs)
-            value, *grads = self.made[key](*inputs)
-        for p, g in zip(parameters.values(), grads, strict=True):
-            p.grad = g.clone() if p.grad is None else p.grad.add_(g)
+                self.made[key] = _compile(module, learned, loss, (state, *tensors))
+            value, *grads = self.made[key](state, *tensors)
+        for name, g in zip(learned, grads, strict=True):
+            add_to_grad(parameters[name], g)
         return value
 
 
-def _compile(module: nn.Module, names: list[str], loss: Callable[..., Tensor], inputs: tuple) -> Gradient:  # type: ignore[type-arg]
+def _compile(module: nn.Module, learned: list[str], loss: Callable[..., Tensor], inputs: tuple) -> Gradient:  # type: ignore[type-arg]
     class Loss(nn.Module):
-        """functional_call replaces the parameters of a module during its forward: here the loss is that forward."""
+        """`call_with` replaces the parameters of a module during its forward: here the loss is that forward."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -56,19 +61,20 @@ def _compile(module: nn.Module, names: list[str], loss: Callable[..., Tensor], i
         def forward(self, *tensors: Tensor) -> Tensor:
             return loss(*tensors)
 
-    def gradient(parameters: list[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
-        theta = {f"module.{n}": p.detach().requires_grad_() for n, p in zip(names, parameters, strict=True)}
+    def gradient(state: Weights, *tensors: Tensor) -> tuple[Tensor, ...]:
+        theta = {name: state[name].detach().requires_grad_() for name in learned}
         with torch.enable_grad():
-            value = torch.func.functional_call(Loss(), theta, tensors)
+            value = call_with(Loss(), {f"module.{name}": t for name, t in (state | theta).items()}, *tensors)
             grads = torch.autograd.grad(value, list(theta.values()))
         return value.detach(), *grads
 
-    program: Gradient = torch.compile(make_fx(gradient)(*inputs))
+    recorded = make_fx(gradient)(*inputs)
+    program: Gradient = torch.compile(recorded)
     try:
         program(*inputs)
     except Exception as error:
         raise RuntimeError(
-            f"torch.compile failed ({type(error).__name__}: {str(error).splitlines()[0]}). It needs a C++ compiler; "
-            "without one use compiled=False"
+            f"torch.compile failed ({type(error).__name__}: {error}). If it found no C++ compiler, install one or use "
+            "compiled=False"
         ) from error
     return program

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from metabook.optimization.inner_loop import Weights, twice_differentiable
+from metabook.optimization.inner_loop import Weights, add_to_grad, twice_differentiable
 from metabook.optimization.maml import MAML
 from metabook.tasks.episode import Episode
 
@@ -58,11 +58,14 @@ class ImplicitMAML(MAML):
         super().__init__(model, inner_lr, inner_steps, **options)  # type: ignore[arg-type]
         if lam <= 0:
             raise ValueError(f"lam is {lam}; without a pull towards theta the minimum does not depend on it")
+        if self.programs is not None or self.first_order:
+            raise ValueError("the implicit gradient is neither compiled nor of first order: leave these options out")
         self.lam, self.cg_steps = lam, cg_steps
 
     def extra_repr(self) -> str:
         """The settings that make another method or another run."""
-        return f"{super().extra_repr()}, lam={self.lam}, cg_steps={self.cg_steps}"
+        settings = f"inner_lr={self.inner_lr}, inner_steps={self.inner_steps}"
+        return f"{settings}, lam={self.lam}, cg_steps={self.cg_steps}"
 
     def support_loss(self, weights: Weights, step: int, x: Tensor, y: Tensor, way: int | None) -> Tensor:
         """The losses on the support sets, and the pull towards theta."""
@@ -76,10 +79,11 @@ class ImplicitMAML(MAML):
         total = 0.0
         for part in episode.split(self._together(episode.support_x)):
             with torch.no_grad():
-                fast = self._path(part.support_x, part.support_y, way, None)[-1]
+                (fast,) = self._path(part.support_x, part.support_y, way, None, every=False)
             phi = {name: w.requires_grad_() for name, w in fast.items()}
             with torch.enable_grad(), twice_differentiable():
-                loss = self._query_loss(self._finish(phi, self.inner_steps, part.support_x), part.query_x, part.query_y)
+                phi_and_more = self._finish(phi, self.inner_steps, part.support_x)
+                loss = self._query_loss(phi_and_more, part.query_x, part.query_y, way)
                 v = torch.autograd.grad(loss, list(phi.values()))
                 # the pull adds lam to the Hessian of the support loss: (H + lam) / lam = I + H / lam
                 objective = self.support_loss(phi, self.inner_steps, part.support_x, part.support_y, way)
@@ -92,8 +96,7 @@ class ImplicitMAML(MAML):
 
             gradients = _split(conjugate_gradients(times_matrix, _flat(v), self.cg_steps), phi)
             for name, g in zip(phi, gradients, strict=True):
-                p, mean = self.adapted()[name], g.sum(dim=0) / len(episode)
-                p.grad = mean if p.grad is None else p.grad.add_(mean)
+                add_to_grad(self.adapted()[name], g.sum(dim=0) / len(episode))
             total += float(loss.detach()) / len(episode)
         return total
 

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-__all__ = ["Weights", "gradient_steps", "maml_update", "twice_differentiable"]
+__all__ = ["Weights", "add_to_grad", "call_with", "gradient_steps", "maml_update", "twice_differentiable"]
 
 Weights = dict[str, Tensor]
 
@@ -67,8 +68,9 @@ def gradient_steps(
     lr: Callable[[int], float | Weights],
     steps: int,
     graph: bool,
-) -> list[Weights]:
-    """The weights before the first gradient step, and after each of ``steps`` steps.
+    connected: bool = True,
+) -> Iterator[Weights]:
+    """Yield the weights before the first gradient step, and after each of ``steps`` steps.
 
     Parameters
     ----------
@@ -81,11 +83,15 @@ def gradient_steps(
     steps : int
     graph : bool
         Keep the graph of the gradients, so that the result can be differentiated twice (MAML proper).
+    connected : bool
+        Let the result depend on where it started; at test nobody asks, and a step forgets the one before.
     """
-    path = [weights]
+    yield weights
     for s in range(steps):
-        path.append(_step(path[-1], loss(path[-1], s), lr(s), graph))
-    return path
+        weights = _step(weights, loss(weights, s), lr(s), graph)
+        if not connected:
+            weights = {name: w.detach().requires_grad_() for name, w in weights.items()}
+        yield weights
 
 
 def _step(weights: Weights, loss: Tensor, lr: float | Weights, graph: bool) -> Weights:
@@ -100,6 +106,33 @@ def _step(weights: Weights, loss: Tensor, lr: float | Weights, graph: bool) -> W
         )
     lrs = lr if isinstance(lr, dict) else dict.fromkeys(weights, lr)
     return {name: w - lrs[name] * g for (name, w), g in zip(weights.items(), grads, strict=True)}
+
+
+def call_with(model: nn.Module, weights: Weights, *inputs: Tensor) -> Tensor:
+    """``model(*inputs)`` with these parameters and buffers in place of its own, by name.
+
+    A tensor that the model uses in several places goes to all of them. (``functional_call`` can do that too, but where
+    one module has two names it leaves the model with tensors in place of its parameters.)
+    """
+    first: dict[int, str] = {}
+    places = dict(weights)
+    for path, module in model.named_modules():  # every module once
+        for part, p in module._parameters.items():
+            if p is not None:
+                name = f"{path}.{part}" if path else part
+                origin = first.setdefault(id(p), name)
+                if origin in weights:
+                    places[name] = weights[origin]
+    result: Tensor = functional_call(model, places, inputs, tie_weights=False)
+    return result
+
+
+def add_to_grad(parameter: Tensor, gradient: Tensor) -> None:
+    """Add to ``.grad``, which gets the parameter's own layout in memory: fused optimisers read both as flat arrays."""
+    if parameter.grad is None:
+        parameter.grad = torch.empty_like(parameter).copy_(gradient)
+    else:
+        parameter.grad.add_(gradient)
 
 
 @contextmanager

@@ -9,18 +9,20 @@ https://arxiv.org/abs/1703.03400. Taught in sections 3.1, 4.1 and 5.1 of the boo
 """
 
 import copy
-import threading
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from queue import SimpleQueue
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _WeightNorm
 
 from metabook.learner import Learner, LossFn, check_batch, label_columns, query_targets
 from metabook.optimization.compiled import Programs
-from metabook.optimization.inner_loop import Weights, gradient_steps, twice_differentiable
+from metabook.optimization.inner_loop import Weights, add_to_grad, gradient_steps, twice_differentiable
 from metabook.optimization.side_by_side import call, obstacle, support_statistics, worthwhile
 from metabook.tasks.episode import Episode
 
@@ -35,8 +37,8 @@ class MAML(Learner):
     Parameters
     ----------
     model : nn.Module
-        Any network; for classes, its outputs are as wide as a task has classes. All of its parameters that
-        require gradients are adapted.
+        Any network of floating inputs; for classes, its outputs are as wide as a task has classes. All of its
+        parameters that require gradients are adapted.
     inner_lr : float
         Step size of the inner loop.
     inner_steps : int
@@ -49,7 +51,8 @@ class MAML(Learner):
         Compute tasks side by side, up to 32 at once, or one after another. Unless given, whichever is faster:
         side by side for multilayer perceptrons, and on a GPU; one after another for other networks on a CPU.
     threads : int, optional
-        Tasks one after another on so many cores at once, in `backward`; as many as torch uses, unless given.
+        Tasks one after another on so many cores at once, in `backward`; as many as torch uses, unless given. A model
+        that draws random numbers in its forward, other than by dropout layers, needs 1.
     query_dtype : torch.dtype, optional
         Compute the query pass under autocast to this type, such as ``torch.bfloat16``, where the processor is
         faster at it; the inner loop keeps its precision. The gradient then errs by about a percent.
@@ -60,8 +63,8 @@ class MAML(Learner):
     Raises
     ------
     ValueError
-        If the model has normalisation with running statistics (tasks would change each other through them),
-        nothing to adapt, dropout together with several threads (they would share one random state), or a layer
+        If the model has normalisation with running statistics (tasks would see each other through them), torch's
+        weight norm (whose second derivative is wrong), nothing to adapt, dropout together with several threads (they would share one random state), or a layer
         that cannot be vectorized although this was asked for.
 
     References
@@ -92,12 +95,16 @@ class MAML(Learner):
         super().__init__(loss_fn)
         if inner_steps < 1:
             raise ValueError(f"inner_steps is {inner_steps}; without a step MAML is joint training")
-        _refuse_running_statistics(model)
+        _refuse_unfit_layers(model, first_order)
         if not any(p.requires_grad for p in model.parameters()):
             raise ValueError("no parameter of the model requires a gradient: there is nothing to adapt")
         dropout = any(isinstance(m, nn.modules.dropout._DropoutNd) for m in model.modules())
         if dropout and threads is not None and threads > 1:
             raise ValueError("the model has dropout, whose random state threads would share: use threads=1")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads is {threads}; it must be at least 1")
+        if compiled and vectorized is False:
+            raise ValueError("what is compiled are tasks side by side: leave vectorized=False out")
         if (vectorized or compiled) and obstacle(model):
             raise ValueError(f"the tasks cannot be computed side by side: {obstacle(model)}; use vectorized=False")
         self.model, self.inner_lr, self.inner_steps, self.first_order = model, inner_lr, inner_steps, first_order
@@ -133,7 +140,7 @@ class MAML(Learner):
         targets, way = _columns(support_y)
         parts = []
         for x, y, q in self._parts(support_x, targets, query_x):
-            path = self._path(x, y, way, steps)
+            path = self._path(x, y, way, steps, every=True)
             parts.append(torch.stack([self._predict(self._finish(w, s, x), q) for s, w in enumerate(path)]))
         return torch.cat(parts, dim=1)
 
@@ -148,6 +155,10 @@ class MAML(Learner):
         """Predict queries (T, Q, ...) with the fast weights of their tasks, as `adapt` returns them."""
         if any(len(w) != len(query_x) for w in fast.values()):
             raise ValueError(f"queries of {len(query_x)} tasks, but fast weights of {len(next(iter(fast.values())))}")
+        modules = dict(self.model.named_modules())
+        foreign = [name for name in fast if not hasattr(modules.get(name.rpartition(".")[0]), name.rpartition(".")[2])]
+        if foreign:
+            raise ValueError(f"the model has no {foreign[0]!r}: fast weights are named as adapt names them")
         parts = self._parts(query_x, *fast.values())
         return torch.cat([self._predict(dict(zip(fast, w, strict=True)), q) for q, *w in parts])
 
@@ -165,10 +176,10 @@ class MAML(Learner):
         """
         episode, way = self.in_columns(episode)
         size = self._together(episode.support_x)
-        threads = min(self.threads or torch.get_num_threads(), len(episode)) if size == 1 else 1
         with torch.enable_grad(), twice_differentiable(self.first_order_now()):
-            if threads > 1:
-                return self._backward_on_threads(episode, way, threads)
+            copies = self._copies(len(episode)) if size == 1 else []
+            if copies:
+                return self._backward_on_threads(episode, way, copies)
             return sum(self._backward(part, way, len(episode)) for part in episode.split(size))
 
     def _backward(self, part: Episode, way: int | None, tasks: int) -> float:
@@ -177,30 +188,45 @@ class MAML(Learner):
 
         tensors = part.support_x, part.support_y, part.query_x, part.query_y
         if self.programs is not None:
-            return float(self.programs.backward(self, mean_loss, tensors, settings=(way, tasks)))
+            return float(self.programs.backward(self, mean_loss, tensors, settings=(way, tasks, self.loss_fn)))
         loss = mean_loss(*tensors)
         # not autograd.grad: for an operation that is only once differentiable it would return a wrong gradient
         # without a word, where backward raises
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
-    def _backward_on_threads(self, episode: Episode, way: int | None, threads: int) -> float:
-        """Every thread has a learner of its own, since a call borrows the module's weights; one adds up, in order."""
-        local = threading.local()
+    def _copies(self, tasks: int) -> list["MAML"]:
+        """A learner for every thread, since a call borrows the module's weights; none where one core is to do it all."""
+        threads = min(self.threads or torch.get_num_threads(), tasks)
+        hooked = any(p._backward_hooks for p in self.parameters())  # copies would lose them
+        if threads == 1 or hooked or torch.is_autocast_enabled("cpu") or next(self.parameters()).is_cuda:
+            return []
+        try:
+            return [copy.deepcopy(self) for _ in range(threads)]
+        except RuntimeError:  # a module that keeps an activation cannot be copied
+            return []
+
+    def _backward_on_threads(self, episode: Episode, way: int | None, copies: list["MAML"]) -> float:
+        """One task at a time on every core; the gradients are added up in the order of the tasks."""
+        free: SimpleQueue[MAML] = SimpleQueue()
+        for learner in copies:
+            free.put(learner)
 
         def gradient(task: Episode) -> tuple[float, list[Tensor | None]]:
-            if not hasattr(local, "learner"):
-                local.learner = copy.deepcopy(self)
-            local.learner.zero_grad()
-            return local.learner._backward(task, way, len(episode)), [p.grad for p in local.learner.parameters()]
+            learner = free.get()
+            try:
+                learner.zero_grad()
+                return learner._backward(task, way, len(episode)), [p.grad for p in learner.parameters()]
+            finally:
+                free.put(learner)
 
         total = 0.0
-        with _one_core_each(threads) as pool:
+        with _one_core_each(len(copies)) as pool:
             for loss, grads in pool.map(gradient, episode.tasks()):
                 total += loss
                 for p, g in zip(self.parameters(), grads, strict=True):
                     if g is not None:
-                        p.grad = g if p.grad is None else p.grad.add_(g)
+                        add_to_grad(p, g)
         return total
 
     def adapted(self) -> Weights:
@@ -221,13 +247,7 @@ class MAML(Learner):
 
     def support_loss(self, weights: Weights, step: int, x: Tensor, y: Tensor, way: int | None) -> Tensor:
         """What inner step 0, 1, ... goes down, summed over the tasks: their losses on the support sets."""
-        predictions = call(self.model, weights | self._shared(step, len(x)), x)
-        if way is not None and predictions.shape[-1] != way:
-            raise ValueError(
-                f"the model has {predictions.shape[-1]} outputs but the tasks have {way} classes: the head is as "
-                f"wide as a task; build the model with {way} outputs"
-            )
-        return self._summed(predictions, y)
+        return self._summed(call(self.model, weights | self._shared(step, len(x)), x), y, way)
 
     def in_columns(self, episode: Episode) -> tuple[Episode, int | None]:
         """The episode, checked, with columns in place of labels; and the number of classes, none for regression."""
@@ -238,25 +258,26 @@ class MAML(Learner):
 
     def _adapt(self, x: Tensor, y: Tensor, way: int | None, steps: int | None) -> Weights:
         """All that a task learns: its fast weights, and the statistics of its support set where they are used."""
-        path = self._path(x, y, way, steps)
-        return self._finish(path[-1], len(path) - 1, x)
+        (weights,) = self._path(x, y, way, steps, every=False)
+        return self._finish(weights, self.inner_steps if steps is None else steps, x)
 
-    def _path(self, x: Tensor, y: Tensor, way: int | None, steps: int | None) -> list[Weights]:
-        """The weights after 0, 1, ... steps, {name: (T, ...)}, from support examples and targets (T, S, ...)."""
+    def _path(self, x: Tensor, y: Tensor, way: int | None, steps: int | None, every: bool) -> list[Weights]:
+        """The weights after the last step, or ``every``: after 0, 1, ... steps, {name: (T, ...)}."""
+        steps = self.inner_steps if steps is None else steps
+        if steps < 0:
+            raise ValueError(f"steps is {steps}; it cannot be negative")
+        keep = torch.is_grad_enabled()  # the caller's gradients are on: the result stays connected to theta
+        graph = keep and not self.first_order_now()
         if torch.is_inference_mode_enabled():
             raise RuntimeError(
                 "the inner loop takes gradients, which torch.inference_mode() forbids: use torch.no_grad(), under "
                 "which no graph is kept either"
             )
-        if torch.is_autocast_enabled(x.device.type) and not self.first_order_now():
+        if torch.is_autocast_enabled(x.device.type) and graph and steps:
             raise RuntimeError(
                 "under autocast the second derivatives of the inner loop would be computed in half precision, which "
                 "ruins them: leave autocast, or use first_order=True"
             )
-        steps = self.inner_steps if steps is None else steps
-        if steps < 0:
-            raise ValueError(f"steps is {steps}; it cannot be negative")
-        keep = torch.is_grad_enabled()  # the caller's gradients are on: the result stays connected to theta
         theta = {name: p.expand(len(x), *p.shape) for name, p in self.adapted().items()}
         if not keep:
             theta = {name: p.detach().requires_grad_() for name, p in theta.items()}
@@ -265,9 +286,9 @@ class MAML(Learner):
             return self.support_loss(weights, step, x, y, way)
 
         with torch.enable_grad(), twice_differentiable(self.first_order_now()):
-            graph = keep and not self.first_order_now()
-            path = gradient_steps(theta, loss, self.step_sizes, steps, graph)
-        return path if keep else [{name: w.detach() for name, w in weights.items()} for weights in path]
+            walk = gradient_steps(theta, loss, self.step_sizes, steps, graph, connected=keep)
+            path = deque(walk, maxlen=None if every else 1)
+        return list(path) if keep else [{name: w.detach() for name, w in weights.items()} for weights in path]
 
     def _finish(self, weights: Weights, step: int, x: Tensor) -> Weights:
         """Fast weights, with what else the queries are predicted with after this many steps."""
@@ -284,16 +305,22 @@ class MAML(Learner):
 
     def _summed_loss(self, part: Episode, way: int | None) -> Tensor:
         """The sum of the tasks' query losses after adapting; labels are columns already."""
-        return self._query_loss(self._adapt(part.support_x, part.support_y, way, None), part.query_x, part.query_y)
+        fast = self._adapt(part.support_x, part.support_y, way, None)
+        return self._query_loss(fast, part.query_x, part.query_y, way)
 
-    def _query_loss(self, fast: Weights, query_x: Tensor, targets: Tensor) -> Tensor:
+    def _query_loss(self, fast: Weights, query_x: Tensor, targets: Tensor, way: int | None) -> Tensor:
         half = nullcontext() if self.query_dtype is None else torch.autocast(query_x.device.type, self.query_dtype)
         with half:
             predictions = self._predict(fast, query_x)
-        return self._summed(predictions.to(query_x.dtype), targets)
+        return self._summed(predictions.to(query_x.dtype), targets, way)
 
-    def _summed(self, predictions: Tensor, targets: Tensor) -> Tensor:
+    def _summed(self, predictions: Tensor, targets: Tensor, way: int | None) -> Tensor:
         """The sum of the tasks' losses, from (T, N, ...); each is a mean over N, unless ``loss_fn`` says otherwise."""
+        if way is not None and predictions.shape[-1] != way:
+            raise ValueError(
+                f"the model has {predictions.shape[-1]} outputs but the tasks have {way} classes: the head is as "
+                f"wide as a task; build the model with {way} outputs"
+            )
         if self.loss_fn in (F.mse_loss, F.cross_entropy):  # one call for all tasks: the mean of means of equal size
             return len(predictions) * self.compare(predictions.flatten(0, 1), targets.flatten(0, 1))
         return torch.stack([self.compare(p, t) for p, t in zip(predictions, targets, strict=True)]).sum()
@@ -329,11 +356,16 @@ def _columns(support_y: Tensor) -> tuple[Tensor, int | None]:
     return columns, classes.shape[1]
 
 
-def _refuse_running_statistics(model: nn.Module) -> None:
+def _refuse_unfit_layers(model: nn.Module, first_order: bool) -> None:
     for name, module in model.named_modules():
+        if isinstance(module, _WeightNorm) and not first_order:
+            raise ValueError(
+                f"{name} is torch's weight norm, whose second derivative is wrong, without a word (seen in torch 2.13): "
+                "write g * v / v.norm() out in the model, or use first_order=True"
+            )
         if getattr(module, "running_mean", None) is not None:
             raise ValueError(
-                f"{name or 'the model'} is a {type(module).__name__} with running statistics, which every inner step "
-                "of every task would change. Build it with track_running_stats=False (Conv4: norm='batch_stats', and "
-                "the learner is transductive), or use group norm (Conv4: norm='group')"
+                f"{name or 'the model'} is a {type(module).__name__} with running statistics, through which tasks would "
+                "see each other. Build it with track_running_stats=False (Conv4: norm='batch_stats', and the learner is "
+                "transductive), with SupportNorm (Conv4: norm='support'), or with group norm (Conv4: norm='group')"
             )

@@ -16,7 +16,7 @@ from metabook.tasks.episode import Episode
 
 __all__ = ["MAMLPlusPlus"]
 
-NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, SupportNorm)
+NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, SupportNorm)
 
 
 class MAMLPlusPlus(MAML):
@@ -72,10 +72,9 @@ class MAMLPlusPlus(MAML):
         self.multi_step_until, self.first_order_until = multi_step_until, first_order_until
         self.register_buffer("iteration", torch.tensor(0))
         norms = {f"{name}.".lstrip("."): m for name, m in model.named_modules() if isinstance(m, NORMS)}
-        self.norm_names = [
-            name + part for name, m in norms.items() for part, _ in m.named_parameters() if per_step_norm
-        ]
-        own = dict(model.named_parameters())
+        own = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        parts = [name + part for name, m in norms.items() for part, _ in m.named_parameters()]
+        self.norm_names = [name for name in parts if per_step_norm and name in own]
         self.norm_steps = nn.ParameterList(
             [own[name].new_zeros(inner_steps, *own[name].shape) for name in self.norm_names]
         )
@@ -112,23 +111,23 @@ class MAMLPlusPlus(MAML):
         return [early] * (k - 1) + [1 - early * (k - 1)]
 
     def backward(self, episode: Episode) -> float:
-        """As in `MAML`; one iteration of the outer loop is then over."""
+        """As in `MAML`; one iteration of the outer loop is then over, so call it once for each."""
         loss = super().backward(episode)
         self.iteration += 1
         return loss
 
     def first_order_now(self) -> bool:
         """Whether this iteration leaves the second derivatives out."""
-        return self.first_order or int(self.iteration) < self.first_order_until
+        return self.first_order or (self.first_order_until > 0 and int(self.iteration) < self.first_order_until)
 
     def _summed_loss(self, part: Episode, way: int | None) -> Tensor:
         """The sum of the tasks' query losses, a weighted mean over the inner steps."""
         weights = self.step_weights()
         if weights[-1] == 1:
             return super()._summed_loss(part, way)
-        path = self._path(part.support_x, part.support_y, way, None)
+        path = self._path(part.support_x, part.support_y, way, None, every=True)
         losses = [
-            self._query_loss(self._finish(path[s], s, part.support_x), part.query_x, part.query_y)
+            self._query_loss(self._finish(path[s], s, part.support_x), part.query_x, part.query_y, way)
             for s in range(1, len(path))
         ]
         return torch.stack([w * loss for w, loss in zip(weights, losses, strict=True)]).sum()

@@ -4,7 +4,6 @@
 import torch
 from torch import Tensor, nn
 
-from metabook.learner import LossFn
 from metabook.optimization.inner_loop import Weights
 from metabook.optimization.maml import MAML
 from metabook.tasks.episode import Episode
@@ -20,6 +19,7 @@ class ANIL(MAML):
     Parameters
     ----------
     model : nn.Module
+    inner_lr, inner_steps : float, int
     head : str, optional
         Name of the submodule to adapt, as in ``model.get_submodule``; the last one that has parameters of its
         own, unless given.
@@ -44,16 +44,29 @@ class ANIL(MAML):
     ['head.bias', 'head.weight']
     """
 
-    def __init__(self, model: nn.Module, head: str | None = None, **options: object) -> None:
-        super().__init__(model, **options)  # type: ignore[arg-type]
+    def __init__(
+        self,
+        model: nn.Module,
+        inner_lr: float = 0.01,
+        inner_steps: int = 1,
+        *,
+        head: str | None = None,
+        **options: object,
+    ) -> None:
+        super().__init__(model, inner_lr, inner_steps, **options)  # type: ignore[arg-type]
         owners = [name for name, module in model.named_modules() if any(True for _ in module.parameters(recurse=False))]
         self.head = owners[-1] if head is None else head
         if not self.adapted():
             raise ValueError(f"the model has nothing to adapt in {self.head!r}; its layers are {', '.join(owners)}")
 
+    def extra_repr(self) -> str:
+        """The settings that make another method or another run."""
+        return f"{super().extra_repr()}, head={self.head!r}"
+
     def adapted(self) -> Weights:
         """The weights of the head."""
-        return {name: w for name, w in super().adapted().items() if name.startswith(f"{self.head}.")}
+        prefix = f"{self.head}." if self.head else ""  # a model that is one layer has no name for it
+        return {name: w for name, w in super().adapted().items() if name.startswith(prefix)}
 
 
 class MetaSGD(MAML):
@@ -69,6 +82,7 @@ class MetaSGD(MAML):
     model : nn.Module
     inner_lr : float
         Where every step size starts.
+    inner_steps : int
     **options
         Those of `MAML`.
 
@@ -84,8 +98,8 @@ class MetaSGD(MAML):
     True
     """
 
-    def __init__(self, model: nn.Module, inner_lr: float = 0.01, **options: LossFn | int | bool) -> None:
-        super().__init__(model, inner_lr, **options)  # type: ignore[arg-type]
+    def __init__(self, model: nn.Module, inner_lr: float = 0.01, inner_steps: int = 1, **options: object) -> None:
+        super().__init__(model, inner_lr, inner_steps, **options)  # type: ignore[arg-type]
         self.steps = nn.ParameterList([torch.full_like(w, inner_lr) for w in self.adapted().values()])
 
     def step_sizes(self, step: int) -> Weights:
@@ -112,4 +126,4 @@ class JointTraining(MAML):
         """The sum of the tasks' losses before adapting, on all of their examples."""
         x = torch.cat([part.support_x, part.query_x], dim=1)
         y = torch.cat([part.support_y, part.query_y], dim=1)
-        return self._query_loss(self._adapt(x, y, way, steps=0), x, y)
+        return self._query_loss(self._adapt(x, y, way, steps=0), x, y, way)

@@ -8,9 +8,9 @@ Nichol, Achiam & Schulman, *On First-Order Meta-Learning Algorithms*, 2018, http
 """
 
 import torch
-from torch import Tensor
+from torch import nn
 
-from metabook.learner import query_targets
+from metabook.optimization.inner_loop import add_to_grad
 from metabook.optimization.maml import MAML
 from metabook.tasks.episode import Episode
 
@@ -34,9 +34,18 @@ class Reptile(MAML):
     >>> history = mb.train(learner, mb.Sinusoids(), iterations=3, tasks_per_batch=5, optimizer=sgd)
     """
 
+    def __init__(self, model: nn.Module, inner_lr: float = 0.01, inner_steps: int = 5, **options: object) -> None:
+        super().__init__(model, inner_lr, inner_steps, **options)  # type: ignore[arg-type]
+        if self.programs is not None:
+            raise ValueError("Reptile has no gradient to compile: use compiled=False")
+
+    def extra_repr(self) -> str:
+        """The settings that make another method or another run."""
+        return f"inner_lr={self.inner_lr}, inner_steps={self.inner_steps}"
+
     def backward(self, episode: Episode) -> float:
         """Add ``theta - mean_i phi_i`` to ``.grad``, and return the loss after the inner loop, on the same examples."""
-        query_targets(episode.support_y, episode.query_y)  # a foreign label is named before the work begins
+        episode, way = self.in_columns(episode)
         total = 0.0
         for part in episode.split(self._together(episode.support_x)):
             x = torch.cat([part.support_x, part.query_x], dim=1)
@@ -44,11 +53,7 @@ class Reptile(MAML):
             with torch.no_grad():
                 fast = self.adapt(x, y)
                 predictions = self.predict_with(fast, x)
-                total += float(self._summed(predictions, query_targets(y, y))) / len(episode)
+                total += float(self._summed(predictions, y, way)) / len(episode)
                 for name, theta in self.adapted().items():
-                    _add_to_grad(theta, (theta - fast[name]).sum(dim=0) / len(episode))
+                    add_to_grad(theta, (theta - fast[name]).sum(dim=0) / len(episode))
         return total
-
-
-def _add_to_grad(parameter: Tensor, direction: Tensor) -> None:
-    parameter.grad = direction if parameter.grad is None else parameter.grad + direction

@@ -16,12 +16,11 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from metabook.models import SupportNorm, normalise
-from metabook.optimization.inner_loop import Weights
+from metabook.optimization.inner_loop import Weights, call_with
 
 __all__ = ["call", "obstacle", "support_statistics", "worthwhile"]
 
@@ -65,6 +64,8 @@ def support_statistics(model: nn.Module, weights: Weights, x: Tensor) -> Weights
         seen: Weights = {}
 
         def note(name: str, layer: SupportNorm, inputs: tuple[Tensor]) -> None:
+            if f"{name}.mean" in seen:
+                raise ValueError(f"{name} is used twice in one pass; give each place a SupportNorm of its own")
             seen[f"{name}.var"], seen[f"{name}.mean"] = layer.statistics(inputs[0])
 
         hooks = [m.register_forward_pre_hook(partial(note, name)) for name, m in norms.items()]
@@ -96,7 +97,14 @@ def obstacle(model: nn.Module) -> str | None:
 def perceptron_layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:
     """The layers of a model that is nothing but linear layers and elementwise functions in a row; else ``None``."""
     layers: list[tuple[str, nn.Module]] = []
-    for name, module in model.named_modules():
+    seen: set[int] = set()
+    for name, module in model.named_modules(remove_duplicate=False):
+        own = [id(p) for p in module._parameters.values() if p is not None]
+        if (
+            module._forward_hooks or module._forward_pre_hooks or seen & set(own)
+        ):  # somebody listens, or weights are tied
+            return None
+        seen.update(own)
         if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
             continue
         whole = type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1)
@@ -121,24 +129,29 @@ def _perceptron(layers: list[tuple[str, nn.Module]], weights: Weights, x: Tensor
 
 def _call_one(model: nn.Module, weights: Weights, x: Tensor) -> Tensor:
     buffers = {name: b.clone() for name, b in model.named_buffers()}  # what the model writes goes into these
-    result: Tensor = functional_call(model, buffers | weights, (x,))
-    return result
+    return call_with(model, buffers | weights, x)
 
 
 def _for_each_task(f: Callable[[Weights, Tensor], Result], model: nn.Module, weights: Weights, x: Tensor) -> Result:
     """f(weights, x) of one task, for T tasks: plainly for one, by torch.vmap for more."""
     if len(x) > 1:
         with _norms_written_out(model):
-            return torch.vmap(f)(weights, x)
+            try:
+                return torch.vmap(f)(weights, x)
+            except RuntimeError as error:
+                raise RuntimeError(
+                    f"the tasks of this model cannot be computed side by side ({error}): use vectorized=False"
+                ) from error
     result = f({name: w[0] for name, w in weights.items()}, x[0])
     return {name: r[None] for name, r in result.items()} if isinstance(result, dict) else result[None]
 
 
 @contextmanager
 def _norms_written_out(model: nn.Module) -> Iterator[None]:
-    """Compute normalisation by its formula, where torch's own has no rule under vmap, or a wrong one.
+    """Compute normalisation by its formula: under vmap torch's own group norm raises for images laid out channels last.
 
-    In torch 2.13 the second derivative of batch norm under vmap is wrong, without a word; group norm raises.
+    And torch's batch norm has second derivatives that are wrong, without a word, under ``vmap`` of ``torch.func.grad``
+    (seen in 2.13). Gradients are taken outside of vmap here, where it was right; a formula asks for no such care.
     """
     layers = {m: _batch_norm if isinstance(m, _BatchNorm) else _group_norm for m in model.modules() if type(m) in NORMS}
     for m, formula in layers.items():
