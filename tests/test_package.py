@@ -23,7 +23,8 @@ FLOORS = [
     ["optimization", "metric"],
     ["evaluation"],
     ["training"],
-    ["exercises", "plotting"],
+    ["exercises", "plotting", "reproduce"],
+    ["cli"],
 ]
 
 

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Numbers on a page come from the committed results: a value by its place in the file, the benchmark as tables.
+"""Numbers on a page come from the committed results: a value by its place in the file, and whole tables.
 
 {measured}`speed_maml memory.implementations.metabook.peak_mb`
-```{speed-table} sinusoid 1thread
+```{speed-table} speed_maml sinusoid 1thread
+```
+```{reproduction-table} protonet-omniglot-1shot protonet-omniglot-5shot
 ```
 """
 
@@ -19,11 +21,13 @@ WORDS = {
     "en": {
         "step": "{n} step", "steps": "{n} steps", "second": "second order", "first": "first order",
         "peak": "peak memory", "beyond": "beyond the start", "share": "arithmetic of `metabook`, of the peak",
-        "ms": "{x} ms", "mb": "{x} MB", "comma": ", ",
+        "ms": "{x} ms", "mb": "{x} MB", "comma": ", ", "task": "{way}-way {shot}-shot", "paper": "the paper",
+        "ours": "ours", "length": "iterations", "minutes": "core-minutes", "seed": "seed",
     },
     "zh": {
         "step": "{n} 步", "steps": "{n} 步", "second": "二阶", "first": "一阶", "peak": "峰值内存",
-        "beyond": "开工之后新增", "share": "`metabook` 的算术，占峰值", "ms": "{x} 毫秒", "mb": "{x} MB", "comma": "，",
+        "beyond": "开工之后新增", "share": "`metabook` 的算术，占峰值", "ms": "{x} 毫秒", "mb": "{x} MB", "comma": "，", "task": "{way} 类 {shot} 样本", "paper": "论文",
+        "ours": "我们", "length": "迭代次数", "minutes": "单核分钟数", "seed": "种子",
     },
 }  # fmt: skip
 
@@ -53,26 +57,54 @@ def short(x: float, digits: int = 3) -> str:
     return f"{x:.0f}" if x >= 10 ** (digits - 1) else f"{x:#.{digits}g}"
 
 
-class SpeedTable(SphinxDirective):
-    """A row for each implementation, a column for each work whose name has these words in it; or ``memory``."""
+class Table(SphinxDirective):
+    """A table whose rows come from committed results; the subclass says which."""
 
     required_arguments = 1
     final_argument_whitespace = True
 
+    def rows(self, wanted: list[str], words: dict[str, str]) -> list[list[str]]:
+        """The head and the rows of the table, in Markdown."""
+        raise NotImplementedError
+
     def run(self) -> list[nodes.Node]:
         """The table."""
-        words = WORDS[self.env.config.language.split("_")[0]]
-        result, wanted = results.load("speed_maml"), self.arguments[0].split()
-        if wanted == ["memory"]:
-            rows = memory_rows(result, words)
-        else:
-            works = [w for name, w in result["works"].items() if all(word in name.split("-") for word in wanted)]
-            rows = speed_rows(works, words)
+        rows = self.rows(self.arguments[0].split(), WORDS[self.env.config.language.split("_")[0]])
         rows.insert(1, ["---"] + ["---:"] * (len(rows[0]) - 1))
         lines = StringList(["| " + " | ".join(row) + " |" for row in rows], source=self.arguments[0])
-        box = nodes.container(classes=["speed-table"])
+        box = nodes.container(classes=["measured"])
         self.state.nested_parse(lines, self.content_offset, box)
         return [box]
+
+
+class SpeedTable(Table):
+    """A row for each implementation, a column for each work whose name has these words in it; or ``memory``."""
+
+    def rows(self, wanted: list[str], words: dict[str, str]) -> list[list[str]]:
+        """The result's name comes first."""
+        result = results.load(wanted[0])
+        if wanted[1:] == ["memory"]:
+            return memory_rows(result, words)
+        works = [w for name, w in result["works"].items() if all(word in name.split("-") for word in wanted[1:])]
+        return speed_rows(works, words)
+
+
+class ReproductionTable(Table):
+    """A row for every committed test of these experiments."""
+
+    def rows(self, wanted: list[str], words: dict[str, str]) -> list[list[str]]:
+        """In the order of the names, short runs before long ones."""
+        found = [r for r in map(results.load, results.names()) if r.get("experiment") in wanted]
+        found.sort(key=lambda r: (wanted.index(r["experiment"]), r["training"]["iterations"], r["training"]["seed"]))
+        rows = [["", *(words[key] for key in ("paper", "ours", "length", "minutes", "seed"))]]
+        for r in found:
+            training = r["training"]
+            for test in r["tests"]:
+                paper = f"{test['paper']}" + (f" ± {test['paper_ci95']}" if test["paper_ci95"] else "")
+                ours = f"{test['rotated']['accuracy']:.2f} ± {test['rotated']['ci95']:.2f}"
+                last = f"{training['iterations']:,}", f"{training['core_minutes']:.0f}", f"{training['seed']}"
+                rows.append([words["task"].format(**test), paper, ours, *last])
+        return rows
 
 
 def speed_rows(works: list[dict[str, Any]], words: dict[str, str]) -> list[list[str]]:
@@ -109,4 +141,5 @@ def memory_rows(result: dict[str, Any], words: dict[str, str]) -> list[list[str]
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_role("measured", Measured())
     app.add_directive("speed-table", SpeedTable)
+    app.add_directive("reproduction-table", ReproductionTable)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
