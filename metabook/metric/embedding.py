@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What all metric-based learners share: a network that turns examples into vectors, for a batch of tasks."""
+"""What all metric-based learners share: embed every example, then score the queries against the support set.
+
+Only the scoring looks at an episode. In evaluation mode a vector depends on its own example alone, so that one pass
+over a test set serves every episode drawn from it: see `metabook.evaluate_embedded`.
+"""
+
+from abc import abstractmethod
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +19,8 @@ __all__ = ["EmbeddingLearner"]
 class EmbeddingLearner(Learner):
     """Base of the learners that compare embedded queries with an embedded support set.
 
+    A subclass writes `score`.
+
     Parameters
     ----------
     embedding : nn.Module
@@ -23,6 +31,29 @@ class EmbeddingLearner(Learner):
     def __init__(self, embedding: nn.Module, loss_fn: LossFn = F.cross_entropy) -> None:
         super().__init__(loss_fn)
         self.embedding = embedding
+
+    def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+        """Embed support and queries in one pass, and score: (T, Q, way)."""
+        check_batch(self, support_x, support_y, query_x)
+        label_columns(support_y)  # labels are checked before the network runs
+        z = self.embed(torch.cat([support_x, query_x], dim=1))
+        return self.score(z[:, : support_x.shape[1]], support_y, z[:, support_x.shape[1] :])
+
+    @abstractmethod
+    def score(self, support_z: Tensor, support_y: Tensor, query_z: Tensor) -> Tensor:
+        """Score embedded queries against an embedded support set.
+
+        Parameters
+        ----------
+        support_z : Tensor, (T, S, D)
+        support_y : Tensor of integers, (T, S)
+        query_z : Tensor, (T, Q, D)
+
+        Returns
+        -------
+        Tensor, (T, Q, way)
+            Column j scores the j-th smallest label of the task's support set.
+        """
 
     def embed(self, x: Tensor) -> Tensor:
         """Embed examples (T, B, ...) as vectors (T, B, D); where batch statistics matter, each task on its own."""
@@ -40,10 +71,3 @@ class EmbeddingLearner(Learner):
             return torch.stack([self.embedding(task) for task in x])
         z: Tensor = self.embedding(x.flatten(0, 1))
         return z.view(*x.shape[:2], *z.shape[1:])
-
-    def embed_both(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
-        """Check the parts of a batch of tasks, and embed support and queries in one pass: (T, S, D) and (T, Q, D)."""
-        check_batch(self, support_x, support_y, query_x)
-        label_columns(support_y)  # labels are checked before the network runs
-        z = self.embed(torch.cat([support_x, query_x], dim=1))
-        return z[:, : support_x.shape[1]], z[:, support_x.shape[1] :]

@@ -41,10 +41,9 @@ class MatchingNet(EmbeddingLearner):
         super().__init__(embedding)
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
-    def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+    def score(self, support_z: Tensor, support_y: Tensor, query_z: Tensor) -> Tensor:
         """Logarithms of the classes' probabilities, (T, Q, way)."""
-        support, queries = self.embed_both(support_x, support_y, query_x)
-        cosines = F.normalize(queries, dim=-1) @ F.normalize(support, dim=-1).mT  # (T, Q, S)
+        cosines = F.normalize(query_z, dim=-1) @ F.normalize(support_z, dim=-1).mT  # (T, Q, S)
         votes = F.log_softmax(self.log_scale.exp() * cosines, dim=-1)
         classes, columns = label_columns(support_y)
         foreign = columns[:, :, None] != torch.arange(classes.shape[1], device=columns.device)  # (T, S, way)

@@ -107,8 +107,7 @@ class ProtoNet(EmbeddingLearner):
         """The settings that make another learner."""
         return f"distance={getattr(self.distance, '__name__', self.distance)}"
 
-    def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+    def score(self, support_z: Tensor, support_y: Tensor, query_z: Tensor) -> Tensor:
         """Negative distances to the prototypes over the temperature, (T, Q, way): the logits of the softmax."""
-        support_z, query_z = self.embed_both(support_x, support_y, query_x)
         prototypes = compute_prototypes(support_z, support_y)
         return -self.distance(query_z, prototypes) / self.log_temperature.exp()

@@ -51,13 +51,12 @@ class RelationNet(EmbeddingLearner):
         super().__init__(embedding, loss_fn)
         self.relation = nn.Sequential(nn.Linear(2 * features, width), nn.ReLU(), nn.Linear(width, 1))
 
-    def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+    def score(self, support_z: Tensor, support_y: Tensor, query_z: Tensor) -> Tensor:
         """How much each query belongs to each class, before the sigmoid, (T, Q, way)."""
-        support, queries = self.embed_both(support_x, support_y, query_x)
         columns = label_columns(support_y)[1]
-        member = F.one_hot(columns).to(support.dtype)  # (T, S, way)
-        sums = member.mT @ support  # (T, way, D)
-        t, q, way = len(sums), queries.shape[1], sums.shape[1]
-        pairs = torch.cat([queries[:, :, None].expand(-1, -1, way, -1), sums[:, None].expand(-1, q, -1, -1)], dim=-1)
+        member = F.one_hot(columns).to(support_z.dtype)  # (T, S, way)
+        sums = member.mT @ support_z  # (T, way, D)
+        t, q, way = len(sums), query_z.shape[1], sums.shape[1]
+        pairs = torch.cat([query_z[:, :, None].expand(-1, -1, way, -1), sums[:, None].expand(-1, q, -1, -1)], dim=-1)
         scores: Tensor = self.relation(pairs).view(t, q, way)
         return scores
