@@ -26,17 +26,28 @@ class EmbeddingLearner(Learner):
     embedding : nn.Module
         Maps examples (B, ...) to features (B, D).
     loss_fn : callable
+    embedding_dtype : torch.dtype, optional
+        In training, run the embedding under autocast to this type, such as ``torch.bfloat16``, where the processor
+        is faster at it (on a CPU: with AVX512-BF16 or AMX; others may be slower). Weights, gradients and the scoring
+        keep their own type, and so does all of evaluation. The gradient of an episode then errs by about a tenth of
+        its length.
     """
 
-    def __init__(self, embedding: nn.Module, loss_fn: LossFn = F.cross_entropy) -> None:
+    def __init__(
+        self, embedding: nn.Module, loss_fn: LossFn = F.cross_entropy, embedding_dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__(loss_fn)
-        self.embedding = embedding
+        self.embedding, self.embedding_dtype = embedding, embedding_dtype
+
+    def extra_repr(self) -> str:
+        """The settings that make another learner."""
+        return "" if self.embedding_dtype is None else f"embedding_dtype={self.embedding_dtype}"
 
     def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
         """Embed support and queries in one pass, and score: (T, Q, way)."""
         check_batch(self, support_x, support_y, query_x)
         label_columns(support_y)  # labels are checked before the network runs
-        z = self.embed(torch.cat([support_x, query_x], dim=1))
+        z = self.embed(torch.cat([support_x, query_x], dim=1))  # one pass: (T, S + Q, D)
         return self.score(z[:, : support_x.shape[1]], support_y, z[:, support_x.shape[1] :])
 
     @abstractmethod
@@ -67,6 +78,9 @@ class EmbeddingLearner(Learner):
 
     def features(self, x: Tensor) -> Tensor:
         """What the network makes of examples (T, B, ...), of any shape (T, B, ...)."""
+        if self.training and self.embedding_dtype is not None:
+            with torch.autocast(x.device.type, self.embedding_dtype):
+                return torch.stack([self.embedding(task) for task in x]).to(x.dtype)
         if self.transductive or self.training:
             return torch.stack([self.embedding(task) for task in x])
         z: Tensor = self.embedding(x.flatten(0, 1))

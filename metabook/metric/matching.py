@@ -27,6 +27,8 @@ class MatchingNet(EmbeddingLearner):
         Maps examples (B, ...) to features (B, D).
     scale : float
         Of the cosines; learned from here. With a scale of one, as in the paper, no vote of five is above 65 %.
+    embedding_dtype : torch.dtype, optional
+        For the embedding in training, such as ``torch.bfloat16``: see `EmbeddingLearner`.
 
     Examples
     --------
@@ -37,8 +39,8 @@ class MatchingNet(EmbeddingLearner):
     True
     """
 
-    def __init__(self, embedding: nn.Module, scale: float = 10.0) -> None:
-        super().__init__(embedding)
+    def __init__(self, embedding: nn.Module, scale: float = 10.0, embedding_dtype: torch.dtype | None = None) -> None:
+        super().__init__(embedding, embedding_dtype=embedding_dtype)
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
     def score(self, support_z: Tensor, support_y: Tensor, query_z: Tensor) -> Tensor:

@@ -35,6 +35,8 @@ class RelationNet(EmbeddingLearner):
         convolutional, over feature maps.)
     loss_fn : callable
         `one_hot_mse`, the paper's; or cross-entropy over the classes.
+    embedding_dtype : torch.dtype, optional
+        For the embedding in training, such as ``torch.bfloat16``: see `EmbeddingLearner`.
 
     Examples
     --------
@@ -46,9 +48,14 @@ class RelationNet(EmbeddingLearner):
     """
 
     def __init__(
-        self, embedding: nn.Module, features: int = 64, width: int = 64, loss_fn: LossFn = one_hot_mse
+        self,
+        embedding: nn.Module,
+        features: int = 64,
+        width: int = 64,
+        loss_fn: LossFn = one_hot_mse,
+        embedding_dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(embedding, loss_fn)
+        super().__init__(embedding, loss_fn, embedding_dtype)
         self.relation = nn.Sequential(nn.Linear(2 * features, width), nn.ReLU(), nn.Linear(width, 1))
 
     def score(self, support_z: Tensor, support_y: Tensor, query_z: Tensor) -> Tensor:
