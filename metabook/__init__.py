@@ -4,6 +4,7 @@
 from metabook.data.glyphs import glyphs
 from metabook.data.images import LabelledImages
 from metabook.data.omniglot import omniglot
+from metabook.embedded import evaluate_embedded
 from metabook.evaluation import Comparison, Score, compare, evaluate, evaluate_steps
 from metabook.learner import Learner
 from metabook.metric.baselines import FineTuning, NearestCentroid, NearestNeighbour
@@ -51,6 +52,7 @@ __all__ = [
     "compare",
     "compute_prototypes",
     "evaluate",
+    "evaluate_embedded",
     "evaluate_steps",
     "glyphs",
     "maml_update",

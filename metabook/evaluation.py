@@ -16,7 +16,17 @@ from tqdm import tqdm
 from metabook.learner import Learner, query_targets
 from metabook.tasks.episode import Episode
 
-__all__ = ["Comparison", "Score", "Tasks", "compare", "device_of", "evaluate", "evaluate_steps"]
+__all__ = [
+    "Comparison",
+    "Score",
+    "Tasks",
+    "as_found",
+    "compare",
+    "device_of",
+    "evaluate",
+    "evaluate_steps",
+    "score_episodes",
+]
 
 
 class Tasks(Protocol):
@@ -199,7 +209,9 @@ def evaluate(
     >>> mb.evaluate(mb.ProtoNet(mb.Conv4()), tasks, episodes=20).n
     20
     """
-    return _evaluate(learner, tasks, episodes, start, batch, progress, metric, lambda *parts: learner(*parts)[None])[0]
+    return score_episodes(
+        learner, tasks, episodes, start, batch, progress, metric, lambda *parts: learner(*parts)[None]
+    )[0]
 
 
 def evaluate_steps(
@@ -232,10 +244,10 @@ def evaluate_steps(
     each_step = getattr(learner, "forward_each_step", None)
     if each_step is None:
         raise ValueError(f"{type(learner).__name__} takes no inner steps; measure it with evaluate")
-    return _evaluate(learner, tasks, episodes, start, batch, progress, metric, partial(each_step, steps=steps))
+    return score_episodes(learner, tasks, episodes, start, batch, progress, metric, partial(each_step, steps=steps))
 
 
-def _evaluate(
+def score_episodes(
     learner: Learner,
     tasks: Tasks,
     episodes: int,
@@ -252,7 +264,7 @@ def _evaluate(
         raise ValueError(f"metric is {metric!r}; choose 'accuracy' or 'loss'")
     device, scores, name = device_of(learner), [], "accuracy"
     steps = range(start, start + episodes, batch)
-    with _as_found(learner), torch.no_grad():
+    with as_found(learner), torch.no_grad():
         for first in tqdm(steps, desc="evaluate", disable=None if progress else True, leave=False):
             episode = tasks.sample(min(batch, start + episodes - first), first).to(device)
             predictions = predict(episode.support_x, episode.support_y, episode.query_x)
@@ -286,7 +298,7 @@ def device_of(learner: Learner) -> torch.device:
 
 
 @contextmanager
-def _as_found(learner: Learner) -> Iterator[None]:
+def as_found(learner: Learner) -> Iterator[None]:
     """Evaluation mode inside; every module's own mode again afterwards."""
     modes = {module: module.training for module in learner.modules()}
     learner.eval()

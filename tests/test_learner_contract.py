@@ -47,6 +47,9 @@ LEARNERS = {
     "protonet, cosine": lambda: mb.ProtoNet(
         small_conv(norm="batch"), distance="cosine", temperature=0.1, learn_temperature=True
     ),
+    "protonet, half precision in training": lambda: mb.ProtoNet(
+        small_conv(norm="batch"), embedding_dtype=torch.bfloat16
+    ),
     "matching": lambda: mb.MatchingNet(small_conv(norm="batch")),
     "relation": lambda: mb.RelationNet(small_conv(norm="batch"), features=4, width=8),
     "protonet, LSTM": lambda: mb.ProtoNet(Recurrent(6)),
