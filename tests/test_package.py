@@ -23,7 +23,7 @@ FLOORS = [
     ["optimization", "metric"],
     ["evaluation"],
     ["training"],
-    ["exercises", "plotting"],
+    ["exercises", "plotting", "testing"],
 ]
 
 
