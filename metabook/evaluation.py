@@ -2,7 +2,7 @@
 """Scores with honest intervals: the unit of measurement is the episode, never the query. Taught in section 2.1."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from metabook.learner import Learner, query_targets
-from metabook.tasks.episode import Episode
+from metabook.tasks.episode import Episode, as_episodes
 
 __all__ = [
     "Comparison",
@@ -30,10 +30,10 @@ __all__ = [
 
 
 class Tasks(Protocol):
-    """Where episodes come from: `FewShotTasks`, `Sinusoids`, or anything with this method."""
+    """Where episodes come from: `FewShotTasks`, `Sinusoids`, `VariedTasks`, or anything with this method."""
 
-    def sample(self, tasks: int, start: int = 0) -> Episode:
-        """Tasks ``start`` to ``start + tasks - 1`` as one batch."""
+    def sample(self, tasks: int, start: int = 0) -> Episode | Sequence[Episode]:
+        """Tasks ``start`` to ``start + tasks - 1`` as one batch; as a list with T = 1 each if their shapes differ."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +184,7 @@ def evaluate(
     Parameters
     ----------
     learner : Learner
-    tasks : FewShotTasks, Sinusoids, or anything with ``sample(tasks, start)``
+    tasks : FewShotTasks, Sinusoids, VariedTasks, or anything with ``sample(tasks, start)``
     episodes, start : int
     batch : int
         Episodes computed at once; it changes speed and memory, not the result.
@@ -263,10 +263,9 @@ def score_episodes(
     if metric not in (None, "accuracy", "loss"):
         raise ValueError(f"metric is {metric!r}; choose 'accuracy' or 'loss'")
     device, scores, name = device_of(learner), [], "accuracy"
-    steps = range(start, start + episodes, batch)
     with as_found(learner), torch.no_grad():
-        for first in tqdm(steps, desc="evaluate", disable=None if progress else True, leave=False):
-            episode = tasks.sample(min(batch, start + episodes - first), first).to(device)
+        for first, episode in _drawn(tasks, episodes, start, batch, progress):
+            episode = episode.to(device)
             predictions = predict(episode.support_x, episode.support_y, episode.query_x)
             targets = query_targets(episode.support_y, episode.query_y)
             if not bool(torch.isfinite(predictions).all()):
@@ -289,6 +288,14 @@ def score_episodes(
             scores.append(values.cpu().double().numpy())
     rows = np.concatenate(scores, axis=1)
     return [Score(row, name, name == "accuracy", learner.transductive) for row in rows]
+
+
+def _drawn(tasks: Tasks, episodes: int, start: int, batch: int, progress: bool) -> Iterator[tuple[int, Episode]]:
+    """Episodes in turn, each with the number of its first task."""
+    steps = range(start, start + episodes, batch)
+    for first in tqdm(steps, desc="evaluate", disable=None if progress else True, leave=False):
+        for i, episode in enumerate(as_episodes(tasks.sample(min(batch, start + episodes - first), first))):
+            yield first + i, episode  # a list has one task an episode
 
 
 def device_of(learner: Learner) -> torch.device:

@@ -23,7 +23,7 @@ FLOORS = [
     ["optimization", "metric"],
     ["evaluation"],
     ["embedded", "training"],
-    ["exercises", "plotting", "reproduce"],
+    ["exercises", "plotting", "reproduce", "testing"],
     ["cli"],
 ]
 
