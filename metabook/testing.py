@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metabook.data.glyphs import glyphs
-from metabook.evaluation import _as_found
+from metabook.evaluation import as_found
 from metabook.learner import Learner, label_columns
 from metabook.tasks.episode import Episode
 from metabook.tasks.few_shot import FewShotTasks
@@ -54,7 +54,7 @@ def check_learner(learner: Learner, episode: Episode | None = None) -> None:
         episode = tasks.sample(3).to(weight.device, weight.dtype)
     if len(episode) < 2 or episode.query_x.shape[1] < 2:
         raise ValueError(f"{episode} has too little to ask: two tasks of two queries are the least")
-    with _as_found(learner), torch.no_grad():
+    with as_found(learner), torch.no_grad():
         _check_what_a_call_leaves_behind(learner, episode)
         for check in _CHECKS if not episode.support_y.is_floating_point() else _CHECKS_OF_ANY:
             check(learner, episode)
