@@ -24,7 +24,7 @@ from metabook.tasks.few_shot import FewShotTasks
 
 __all__ = ["EmbeddedImages", "evaluate_embedded", "folded"]
 
-AT_ONCE = 64  # images embedded together: larger batches are slower on a CPU, whose caches they leave
+AT_ONCE = 1024  # images that are floats at the same time
 
 
 @runtime_checkable

@@ -15,6 +15,8 @@ from metabook.learner import Learner, LossFn, check_batch, label_columns
 
 __all__ = ["EmbeddingLearner"]
 
+AT_ONCE = 64  # in evaluation on a CPU: twice as fast as many hundreds, whose activations leave the cache
+
 
 class EmbeddingLearner(Learner):
     """Base of the learners that compare embedded queries with an embedded support set.
@@ -83,5 +85,7 @@ class EmbeddingLearner(Learner):
                 return torch.stack([self.embedding(task) for task in x]).to(x.dtype)
         if self.transductive or self.training:
             return torch.stack([self.embedding(task) for task in x])
-        z: Tensor = self.embedding(x.flatten(0, 1))
+        examples = x.flatten(0, 1)
+        size = AT_ONCE if x.device.type == "cpu" else len(examples)
+        z = torch.cat([self.embedding(part) for part in torch.split(examples, size)])
         return z.view(*x.shape[:2], *z.shape[1:])
