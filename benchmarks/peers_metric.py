@@ -66,6 +66,7 @@ def _build_learn2learn_data() -> None:
         if built.returncode == 0:
             shutil.copytree(source / "learn2learn" / "data", FOLDER / "learn2learn" / "data", dirs_exist_ok=True)
             shutil.copytree(source / "learn2learn" / "utils", FOLDER / "learn2learn" / "utils", dirs_exist_ok=True)
+            shutil.copy(source / "learn2learn" / "_version.py", FOLDER / "learn2learn")
 
 
 def found() -> dict[str, dict[str, str]]:

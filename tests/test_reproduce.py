@@ -2,6 +2,7 @@
 """`metabook reproduce`: lists what there is, runs it, resumes it, and says how it differs from the paper."""
 
 import json
+from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
@@ -17,6 +18,11 @@ def characters():
     images = mb.glyphs(classes=99, examples=20, seed=0)
     partition = np.array(["train"] * 60 + ["valid"] * 6 + ["test"] * 33)
     return mb.LabelledImages(images.images, np.repeat(np.arange(99), 20), images.names, partition=partition)
+
+
+def test_the_command_is_installed_under_its_name():
+    (command,) = entry_points(group="console_scripts", name="metabook")
+    assert command.load() is cli.main
 
 
 def test_without_a_name_every_experiment_is_listed(capsys):
