@@ -55,7 +55,9 @@ def test_a_result_says_all_that_a_reader_needs(name, characters, tmp_path):
 def test_the_same_line_again_does_not_train_again(characters, tmp_path, monkeypatch):
     first = reproduce.reproduce("maml-omniglot-5way-1shot", 0, 2, 3, tmp_path, characters)
     monkeypatch.setattr(mb.MAML, "backward", lambda *_: pytest.fail("trained again"))
-    assert reproduce.reproduce("maml-omniglot-5way-1shot", 0, 2, 3, tmp_path, characters) == first
+    again = reproduce.reproduce("maml-omniglot-5way-1shot", 0, 2, 3, tmp_path, characters)
+    assert again["tests"] == first["tests"]
+    assert again["training"] == first["training"] | {"core_minutes": None}, "of a resumed run they are not known"
 
 
 def test_the_command_writes_the_result_with_its_own_line(characters, tmp_path, monkeypatch, capsys):

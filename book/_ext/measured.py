@@ -102,7 +102,11 @@ class ReproductionTable(Table):
             for test in r["tests"]:
                 paper = f"{test['paper']}" + (f" ± {test['paper_ci95']}" if test["paper_ci95"] else "")
                 ours = f"{test['rotated']['accuracy']:.2f} ± {test['rotated']['ci95']:.2f}"
-                last = f"{training['iterations']:,}", f"{training['core_minutes']:.0f}", f"{training['seed']}"
+                last = (
+                    f"{training['iterations']:,}",
+                    "–" if training["core_minutes"] is None else f"{training['core_minutes']:.0f}",
+                    f"{training['seed']}",
+                )
                 rows.append([words["task"].format(**test), paper, ours, *last])
         return rows
 
