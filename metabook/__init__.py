@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """metabook: the package under *Learning to Learn*, an executable textbook on meta-learning."""
 
+from metabook import nas
 from metabook.data.glyphs import glyphs
 from metabook.data.images import LabelledImages
 from metabook.data.omniglot import omniglot
@@ -54,6 +55,7 @@ __all__ = [
     "evaluate_steps",
     "glyphs",
     "maml_update",
+    "nas",
     "omniglot",
     "train",
 ]
