@@ -52,10 +52,13 @@ class Table:
 
     def __init__(self, space: SearchSpace, valid: Mapping[int, ArrayLike], test: ArrayLike) -> None:
         self.space = space
+        if not valid:
+            raise ValueError("valid has no budget: give at least one, as valid={12: accuracies}")
         self.budgets = tuple(sorted(valid))
         self._row = {arch: i for i, arch in enumerate(space)}
         # lists, one a seed: looking one number up in an array is slower
-        self._valid = {budget: self._columns(f"valid[{budget}]", valid[budget]) for budget in self.budgets}
+        columns = {budget: self._columns(f"valid[{budget}]", valid[budget]) for budget in self.budgets}
+        self._valid = {budget: dict(enumerate(seeds)) for budget, seeds in columns.items()}
         self._test = self._columns("test", test)
 
     def _columns(self, name: str, values: ArrayLike) -> list[list[float]]:
@@ -85,7 +88,7 @@ class Table:
         """
         try:
             return self._valid[self.budgets[-1] if budget is None else budget][seed][self._row[arch]]
-        except (KeyError, IndexError):
+        except KeyError:
             raise self._missing(arch, budget, seed) from None
 
     def test(self, arch: Architecture) -> float:
