@@ -200,6 +200,11 @@ def test_a_search_for_nothing_is_refused(budget, in_flight):
         mb.nas.search(mb.nas.RandomSearch(SPACE), evaluate, budget, in_flight=in_flight)
 
 
+def test_what_cannot_be_called_is_not_tried_a_thousand_times():
+    with pytest.raises(TypeError, match="evaluate is 0.5; it must be a function"):
+        mb.nas.search(mb.nas.RandomSearch(SPACE), 0.5, budget=1000)
+
+
 # --- resuming ---
 
 

@@ -167,7 +167,8 @@ def test_an_architecture_without_neighbours_cannot_be_mutated():
         ({"a": "conv"}, ValueError, "'a' has the choices 'conv'"),
         ({"a": [1, 2, 1]}, ValueError, "a choice twice"),
         ({"a": [torch.nn.ReLU]}, TypeError, "a choice is a name or a number"),
-        ({}, ValueError, "no decision"),
+        ({}, ValueError, "a mapping of at least one name"),
+        (["conv", "skip"], ValueError, "a mapping of at least one name"),
     ],
 )
 def test_decisions_that_make_no_space_are_refused(decisions, error, message):

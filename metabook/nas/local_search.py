@@ -54,6 +54,9 @@ class LocalSearch:
         self.starts: list[Architecture] = []  # random ones that were asked and not yet told
         self.seen: set[Architecture] = set()
 
+    def __repr__(self) -> str:
+        return "LocalSearch()"
+
     def ask(self) -> Architecture:
         """Propose a neighbour that was not tried yet, or a new start if there is none."""
         if self.untried:

@@ -160,6 +160,8 @@ def search(
     >>> nas.search(strategy, lambda arch: arch[0] * arch[1], budget=30).best
     (32, 3)
     """
+    if not callable(evaluate):
+        raise TypeError(f"evaluate is {evaluate!r}; it must be a function of an architecture, as table.valid is")
     for name, value in (("budget", budget), ("in_flight", in_flight)):
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")

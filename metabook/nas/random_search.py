@@ -17,7 +17,7 @@ __all__ = ["RandomSearch"]
 
 
 class RandomSearch:
-    """Propose architectures at random, each independent of what came before.
+    """Propose architectures at random, each independent of what came before, so that small spaces see repeats.
 
     Parameters
     ----------
@@ -39,6 +39,9 @@ class RandomSearch:
     def __init__(self, space: SearchSpace, seed: int = 0) -> None:
         self.space = space
         self.rng = Random(seed)
+
+    def __repr__(self) -> str:
+        return "RandomSearch()"
 
     def ask(self) -> Architecture:
         """Propose an architecture. May be called again before the last one's score is known."""

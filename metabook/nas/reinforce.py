@@ -212,8 +212,8 @@ class Reinforce:
         self.worst: float | None = None
 
     def __repr__(self) -> str:
-        kind = type(self.controller).__name__
-        return f"Reinforce({kind}, lr={self.lr}, entropy={self.entropy}, decay={self.decay})"
+        kind = "lstm" if isinstance(self.controller, LSTMController) else "independent"
+        return f"Reinforce({kind!r}, lr={self.lr}, entropy={self.entropy}, decay={self.decay})"
 
     @torch.no_grad()
     def probabilities(self, prefix: Architecture = ()) -> dict[Choice, float]:

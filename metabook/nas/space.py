@@ -67,8 +67,8 @@ class SearchSpace:
         constraint: Callable[[Architecture], bool] | None = None,
         canonical: Callable[[Architecture], Architecture] | None = None,
     ) -> None:
-        if not decisions:
-            raise ValueError("there is no decision to search over")
+        if not isinstance(decisions, Mapping) or not decisions:
+            raise ValueError(f"decisions is {decisions!r}; give a mapping of at least one name to its choices")
         for name, choices in decisions.items():
             _check(name, choices)
         self.decisions = {name: tuple(choices) for name, choices in decisions.items()}
