@@ -125,7 +125,7 @@ def search(
         Scores to be told. An architecture that was evaluated before (`SearchSpace.canonical` decides) is answered from
         memory, counts as one, and is marked in the history.
     seconds : float, optional
-        Propose nothing more after this time.
+        Propose nothing more after this time, resumed parts included.
     executor : concurrent.futures.Executor, optional
         Where evaluations run, several at once if ``in_flight`` is larger than 1. A process pool needs an ``evaluate``
         that can be pickled.
@@ -133,8 +133,9 @@ def search(
         Proposals made before the first of them is told. Scores are told in the order asked, so the run depends on
         this number and never on how many workers there are or how fast they are.
     checkpoint : path, optional
-        Folder for ``last.pt`` and ``log.jsonl`` (one trial a line), written every second and at the end. The same line
-        again goes on from there, and ends with the bits of an uninterrupted run. A larger budget may be given later.
+        Folder for ``last.pt`` and ``log.jsonl`` (one trial a line), written every second and at the end. After an
+        interruption the same line again goes on from there, and ends with the bits of an uninterrupted run. A finished
+        search goes on with a larger budget.
     progress : bool
         Show a bar, where the output is a terminal.
 

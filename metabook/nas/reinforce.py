@@ -153,7 +153,7 @@ class Reinforce:
         still be completed.
     controller : {"lstm", "independent"}
     lr : float, optional
-        Step size of Adam; 0.02 for the LSTM and 0.2 for independent softmaxes unless given.
+        Step size of Adam; 0.005 for the LSTM and 0.1 for independent softmaxes unless given.
     entropy : float
         Weight of the entropy of each choice given those before it, in units of the score. The gradient leaves out
         how earlier choices change the entropy of later ones.
@@ -205,7 +205,7 @@ class Reinforce:
         self.space, self.entropy, self.decay = space, entropy, decay
         self.rng = Random(seed)
         lstm = controller == "lstm"
-        self.lr = (0.02 if lstm else 0.2) if lr is None else lr
+        self.lr = (0.005 if lstm else 0.1) if lr is None else lr
         self.controller = LSTMController(space, hidden, seed) if lstm else IndependentController(space)
         self.optimizer = torch.optim.Adam(self.controller.parameters(), lr=self.lr, maximize=True, fused=True)
         self.baseline: float | None = None
