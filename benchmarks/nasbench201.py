@@ -25,7 +25,6 @@ from metabook.evaluation import half_width
 DATASETS = ["cifar10", "cifar100", "imagenet16-120"]
 EVALUATIONS = 105
 RUNS = 500
-LSTM_RUNS = 200  # a proposal of the recurrent controller takes a thousand times as long as one of evolution
 SHOWN = [*range(1, 11), *range(12, 21, 2), *range(25, 106, 5)]  # evaluations at which the curves are kept
 
 STRATEGIES: dict[str, Callable[[mb.nas.SearchSpace, int], mb.nas.Strategy]] = {
@@ -42,7 +41,7 @@ PROTOCOL = {
     "reported": "test accuracy in percent after 200 epochs, averaged over the benchmark's trainings, of the cell with "
     "the best validation accuracy seen; no search sees a test accuracy",
     "evaluations": EVALUATIONS,
-    "seeds": f"0 to {RUNS - 1}, 0 to {LSTM_RUNS - 1} for the LSTM; differences to random search are paired by seed",
+    "seeds": f"0 to {RUNS - 1}, the same for every strategy; differences to random search are paired by seed",
     "repeats": "the same network again, nodes renamed or edges without effect included, is answered from memory and "
     "counts as an evaluation",
     "tuning": "population, sample and REINFORCE's step size, entropy weight and decay were chosen on seeds from 10,000 "
@@ -95,7 +94,7 @@ def summary(values: np.ndarray) -> dict[str, float]:
 
 def report(curves: np.ndarray, random: np.ndarray) -> dict[str, object]:
     """The numbers of one strategy on one data set, from curves (runs, evaluations) of it and of random search."""
-    difference = curves[:, -1] - random[: len(curves), -1]
+    difference = curves[:, -1] - random[:, -1]
     shown = curves[:, np.array(SHOWN) - 1]
     bands = {
         "mean": shown.mean(axis=0),
@@ -172,8 +171,7 @@ def main() -> None:
     for column, dataset in enumerate(DATASETS):
         random = None
         for name in STRATEGIES:
-            runs = min(args.runs, LSTM_RUNS) if name == "reinforce_lstm" else args.runs
-            curves, seconds = all_runs(tables, dataset, name, runs)
+            curves, seconds = all_runs(tables, dataset, name, args.runs)
             random = curves if random is None else random
             minutes[name] += seconds / 60
             searched[dataset][name] = report(curves[:, :, column], random[:, :, column])

@@ -427,6 +427,7 @@ def test_the_written_gradient_equals_autograds(space):
         assert torch.allclose(by_hand, gradient(strategy), atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:Converting a tensor")
 def test_the_baseline_is_that_of_the_scores_before(monkeypatch):
     strategy, advantages = mb.nas.Reinforce(SPACE, "independent", decay=0.9), []
     monkeypatch.setattr(strategy.controller, "backward", lambda arch, advantage, entropy: advantages.append(advantage))
@@ -434,7 +435,8 @@ def test_the_baseline_is_that_of_the_scores_before(monkeypatch):
     for score in (1.0, 3.0, None, 2.0):
         strategy.tell(strategy.ask(), score)
     assert advantages == pytest.approx([2.0, 1.0 - 1.2, 2.0 - 1.18])  # a failure counts as the worst, 1
-    assert type(strategy.baseline) is float  # nothing that a gradient could pass through
+    strategy.tell(strategy.ask(), torch.tensor(2.0, requires_grad=True))
+    assert type(strategy.baseline) is type(advantages[-1]) is float  # nothing that a gradient could pass through
 
 
 @pytest.mark.parametrize("controller", CONTROLLERS)

@@ -227,9 +227,6 @@ class _Run:
     def propose(self, arch: Architecture) -> None:
         """Note a proposal, and hand it to the executor if its network is new."""
         self.pending.append(arch)
-        self._submit(arch)
-
-    def _submit(self, arch: Architecture) -> None:
         key = self.strategy.space.canonical(arch)
         if self.executor is not None and key not in self.memory and key not in self.futures:
             self.futures[key] = self.executor.submit(_attempt, self.evaluate, arch)

@@ -30,7 +30,7 @@ _State: TypeAlias = tuple[Tensor, Tensor] | None  # what a recurrent controller 
 class _Controller(nn.Module):
     """A distribution over the architectures of a space; those that the constraint forbids have probability 0.
 
-    In float64, so that the same architectures are drawn on every machine.
+    In float64: machines round differently, and this keeps the difference from changing a draw.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -243,6 +243,7 @@ class Reinforce:
             if self.worst is None:
                 return
             score = self.worst
+        score = float(score)  # of a tensor too: no gradient may pass through the score or the baseline
         self.worst = score if self.worst is None else min(score, self.worst)
         if self.baseline is None:
             self.baseline = score
