@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """metabook: the package under *Learning to Learn*, an executable textbook on meta-learning."""
 
+from metabook import nas
 from metabook.data.digits import digits
 from metabook.data.folder import image_folder, load_image
 from metabook.data.glyphs import glyphs
@@ -63,6 +64,7 @@ __all__ = [
     "image_folder",
     "load_image",
     "maml_update",
+    "nas",
     "omniglot",
     "train",
 ]

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""Zero-cost proxies: guesses at a network's accuracy that need one batch and no training.
+
+    parameter_count     the number of weights
+    gradient_norm       |gradient of the loss| at initialisation
+    naswot              log |det K|, where K_ij counts the rectifiers that agree on examples i and j
+
+All leave the network as it was: gradients, buffers and modes. Taught in section 3.2 of the book.
+
+Abdelfattah, Mehrotra, Dudziak & Lane, *Zero-Cost Proxies for Lightweight NAS*, 2021,
+https://arxiv.org/abs/2101.08134; Mellor, Turner, Storkey & Crowley, *Neural Architecture Search without Training*,
+2021, https://arxiv.org/abs/2006.04647.
+"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["gradient_norm", "naswot", "parameter_count"]
+
+
+def parameter_count(model: nn.Module) -> int:
+    """The number of weights that training would change.
+
+    Examples
+    --------
+    >>> parameter_count(nn.Linear(3, 2))
+    8
+    """
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def gradient_norm(
+    model: nn.Module, x: Tensor, y: Tensor, loss_fn: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+) -> float:
+    """The Euclidean norm of the gradient of the loss on one batch, over all weights.
+
+    Parameters
+    ----------
+    model : nn.Module
+    x : Tensor, (B, ...)
+    y : Tensor, (B,)
+    loss_fn : callable
+        ``loss_fn(predictions, targets)``, a scalar.
+
+    Examples
+    --------
+    >>> model = nn.Linear(1, 1, bias=False)
+    >>> nn.init.constant_(model.weight, 2.0).requires_grad
+    True
+    >>> gradient_norm(model, torch.ones(1, 1), torch.zeros(1, 1), F.mse_loss)  # the derivative of w^2 at w = 2
+    4.0
+    """
+    model = copy.deepcopy(model).train()
+    weights = [p for p in model.parameters() if p.requires_grad]
+    grads = torch.autograd.grad(loss_fn(model(x), y), weights, allow_unused=True)
+    return float(torch.stack([g.norm() for g in grads if g is not None]).norm())
+
+
+@torch.no_grad()
+def naswot(model: nn.Module, x: Tensor) -> float:
+    """How differently a batch's examples switch the rectifiers on and off: ``log |det K|``.
+
+    ``K_ij`` is the number of rectifiers minus the number in which examples i and j differ; two examples that switch
+    all of them alike make it singular, and the score minus infinity.
+
+    Parameters
+    ----------
+    model : nn.Module
+        With its rectifiers as `torch.nn.ReLU` modules.
+    x : Tensor, (B, ...)
+
+    Raises
+    ------
+    ValueError
+        If no ``nn.ReLU`` was used: ``F.relu`` is not seen.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[1.0], [-1.0]])
+    >>> naswot(nn.ReLU(), x)  # K = [[1, 0], [0, 1]]
+    0.0
+    """
+    model = copy.deepcopy(model).train()
+    codes: list[Tensor] = []
+    for module in model.modules():
+        if isinstance(module, nn.ReLU):
+            module.register_forward_hook(lambda _module, _inputs, output: codes.append(output.flatten(1) > 0))
+    model(x)
+    if not codes:
+        raise ValueError("the network has no nn.ReLU module, whose switches are what this score counts")
+    on = torch.cat(codes, dim=1).double()  # (B, rectifiers)
+    kernel = on @ on.T + (1 - on) @ (1 - on).T
+    return float(torch.linalg.slogdet(kernel).logabsdet)

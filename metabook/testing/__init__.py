@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: MIT
+"""The contracts of the package as tests that a course can run on its own learners and strategies.
+
+Both raise an `AssertionError` that says what was violated and where to look.
+"""
+
+from metabook.testing.learners import check_learner
+from metabook.testing.strategies import check_strategy
+
+__all__ = ["check_learner", "check_strategy"]
