@@ -2,8 +2,8 @@
 """The experiments of the papers, by the papers' protocol as far as two cores go; `metabook reproduce` runs them.
 
 An experiment is meta-training on the training and validation characters of Omniglot, and a test on its test
-characters. Its length and its step sizes were chosen beforehand, on the validation characters: here nothing is
-chosen, and the test characters are looked at once. Shown in section 5.2 of the book and on the page *The papers'
+characters. Its length and its step sizes were fixed beforehand: nothing is chosen here, and the test characters are
+looked at once, at the end. Shown in section 5.2 of the book and on the page *The papers'
 tables on a laptop*.
 """
 
