@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Meta-train on Omniglot and measure on its test classes, 5-way 1-shot.
+"""The first runs on Omniglot, 5-way 1-shot, on training classes alone; since then `metabook reproduce` has come.
 
     python benchmarks/omniglot.py protonet     # ten minutes on two cores
     python benchmarks/omniglot.py maml         # half an hour on two cores
@@ -8,8 +8,6 @@ Run the same line again to resume. The result goes to metabook/results/ as JSON.
 """
 
 import argparse
-import ctypes
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import torch
 
 import metabook as mb
 from metabook import results
+from metabook.reproduce import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -62,15 +61,6 @@ EXPERIMENTS = {
         "is a class of its own, shrunk with a smoothing filter.",
     ),
 }
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to reuse large blocks: otherwise every batch pays for fresh pages, a third of the time on Linux."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "mallopt"):
-            libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD
-            libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def learner_for(method: str, threads: int) -> mb.Learner:

@@ -28,7 +28,7 @@ from metabook.optimization.maml import MAML
 from metabook.tasks.few_shot import FewShotTasks
 from metabook.training import train
 
-__all__ = ["EXPERIMENTS", "Experiment", "reproduce"]
+__all__ = ["EXPERIMENTS", "Experiment", "keep_freed_memory", "reproduce"]
 
 SNELL = "Snell, Swersky & Zemel 2017, Table 1, https://arxiv.org/abs/1703.05175"
 FINN = "Finn, Abbeel & Levine 2017, Table 1, https://arxiv.org/abs/1703.03400"
@@ -157,7 +157,7 @@ def reproduce(
     seen, test = images.subset(np.flatnonzero(~of_test)), images.subset(np.flatnonzero(of_test))
     folder = Path(runs) / f"{name}-seed{seed}-{iterations}"
     resumed, start = folder.exists(), time.process_time()
-    _keep_freed_memory()
+    keep_freed_memory()
     torch.manual_seed(seed)
     learner = todo.learner()
     history = train(
@@ -211,7 +211,7 @@ def _test(learner: Learner, images: LabelledImages, way: int, shot: int, query: 
     return result
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Tell glibc to reuse large blocks: otherwise every batch pays for fresh pages, a third of the time on Linux."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)

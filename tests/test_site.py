@@ -175,3 +175,14 @@ def test_a_number_on_a_page_is_looked_up_and_a_wrong_place_is_named():
     assert measured.short(1.2345) == "1.23"
     with pytest.raises(ValueError, match="speed_maml has no works.nothing: 'nothing' is not among sinusoid"):
         measured.look_up("speed_maml works.nothing")
+
+
+def test_the_page_on_the_papers_tables_says_what_was_measured():
+    one, five = (results.load(f"protonet_omniglot_{shot}shot_seed0") for shot in (1, 5))
+    assert all(25 < r["training"]["core_minutes"] < 31 for r in (one, five)), "half an hour of one core"
+    assert all(r["training"]["classes"] == 4 * 1200 for r in (one, five))
+    for test in one["tests"]:
+        assert abs(test["rotated"]["accuracy"] - test["paper"]) <= test["rotated"]["ci95"]
+    for test in five["tests"]:
+        below = test["paper"] - test["rotated"]["accuracy"]
+        assert test["rotated"]["ci95"] < below < 0.15
