@@ -8,6 +8,7 @@ mean query loss into ``.grad`` of the model's parameters.
 import importlib
 import importlib.metadata
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -42,13 +43,13 @@ def prepare() -> None:
     for name, packages in REQUIREMENTS.items():
         if not (FOLDER / packages[0]).exists():
             print(f"installing {name} under {FOLDER}", flush=True)
-            _pip("install", "--quiet", "--no-deps", "--target", str(FOLDER), *packages)
+            pip("install", "--quiet", "--no-deps", "--target", str(FOLDER), *packages)
     if not all((FOLDER / "learn2learn" / file).exists() for file in LEARN2LEARN_FILES):
         print(f"unpacking {LEARN2LEARN} under {FOLDER}", flush=True)
         _unpack_learn2learn()
 
 
-def _pip(*arguments: str) -> bool:
+def pip(*arguments: str) -> bool:
     """Whether pip succeeded; if not, it has said why on the screen."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
     return subprocess.run(command, check=False).returncode == 0
@@ -56,28 +57,34 @@ def _pip(*arguments: str) -> bool:
 
 def _unpack_learn2learn() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        if not _pip("download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest", folder, LEARN2LEARN):
-            return
-        with tarfile.open(next(Path(folder).glob("*.tar.gz"))) as archive:
-            top = archive.getnames()[0].split("/")[0]
-            for file in LEARN2LEARN_FILES:
-                source, target = archive.extractfile(f"{top}/learn2learn/{file}"), FOLDER / "learn2learn" / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(source.read() if source else b"")
+        top = source_of(LEARN2LEARN, Path(folder))
+        for file in LEARN2LEARN_FILES if top else []:
+            target = FOLDER / "learn2learn" / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(top / "learn2learn" / file, target)
 
 
-def available() -> dict[str, dict[str, str]]:
+def source_of(requirement: str, folder: Path) -> Path | None:
+    """Download the source of a package and unpack it in a folder; where it lies then, if it could be had."""
+    if not pip("download", "--quiet", "--no-deps", "--no-binary", ":all:", "--dest", str(folder), requirement):
+        return None
+    with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
+        archive.extractall(folder, filter="data")
+        return folder / archive.getnames()[0].split("/")[0]
+
+
+def available(modules: dict[str, str] = MODULES) -> dict[str, dict[str, str]]:
     """Import every peer: {name: {"version": ...}} or {name: {"error": why not}}."""
     if str(FOLDER) not in sys.path:
         sys.path.append(str(FOLDER))  # last, so that whatever both have comes from the book's environment
     found = {}
-    for name, module in MODULES.items():
+    for name, module in modules.items():
         try:
             importlib.import_module(module)
             if name == "learn2learn":
                 version = importlib.import_module("learn2learn._version").__version__
             else:
-                version = importlib.metadata.version(module)
+                version = importlib.metadata.version(module.split(".")[0])
             found[name] = {"version": version}
         except Exception as error:
             found[name] = {"error": reason(error)}

@@ -11,31 +11,22 @@ with metabook's. Every work runs in a process of its own and leaves a file in ru
 after the last finished one. When all are there, the result goes to metabook/results/speed_maml.json.
 """
 
-import argparse
-import gc
-import hashlib
-import json
 import resource
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import peers
+import timing
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
 import metabook as mb
-from metabook import results
 
 REFERENCE = "learn2learn"
 
@@ -114,16 +105,13 @@ class Implementation:
         ours = mb.Conv4(out=work.way, norm="batch_stats") if work.way else mb.MLP(1, 1)
         if self.ours:
             return ours
-        plain, weights = peers.conv4(work.way) if work.way else peers.mlp(), by_layer(ours)
-        for key, p in by_layer(plain).items():  # metabook has no bias where batch norm would take it away again
-            p.data = weights[key].data.clone().contiguous() if key in weights else torch.zeros_like(p)
-        return plain
+        return timing.with_weights_of(ours, peers.conv4(work.way) if work.way else peers.mlp())
 
     def gradient(self, work: Work, episode: mb.Episode) -> dict[str, Tensor]:
         """The outer gradient, to be compared."""
         model = self.model(work).to(self.dtype)
         self.make(work, model, episode.to(self.dtype))()
-        return {key: p.grad.double() for key, p in by_layer(model).items() if p.grad is not None}
+        return timing.gradient_of(model)
 
     def iteration(self, work: Work, episode: mb.Episode) -> Callable[[], None]:
         """One outer iteration: what is timed."""
@@ -162,20 +150,6 @@ IMPLEMENTATIONS = {
 }
 
 
-def by_layer(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters by number of layer and name in it: the same keys for networks that are written differently."""
-    layers = [m for m in model.modules() if any(True for _ in m.parameters(recurse=False))]
-    return {f"{i} {name}": p for i, layer in enumerate(layers) for name, p in layer.named_parameters(recurse=False)}
-
-
-def relative_error(gradient: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
-    """Norm of the difference over norm of the expected; what only one of them has is compared with zero."""
-    zero = torch.zeros(())
-    keys = gradient.keys() | expected.keys()
-    off = sum(float((gradient.get(k, zero) - expected.get(k, zero)).square().sum()) for k in keys)
-    return (off / sum(float(g.square().sum()) for g in expected.values())) ** 0.5
-
-
 def measure(work: Work) -> dict[str, Any]:
     """Check everyone's gradient, then time those whose gradient is right."""
     torch.set_num_threads(work.threads)
@@ -191,7 +165,7 @@ def measure(work: Work) -> dict[str, Any]:
         if report[name]:
             continue
         try:
-            error = relative_error(implementation.gradient(work, few), expected)
+            error = timing.relative_error(implementation.gradient(work, few), expected)
             report[name] = {"gradient_error": float(f"{error:.2g}")}
             if error <= implementation.tolerance:
                 steps[name] = implementation.iteration(work, episode)
@@ -200,40 +174,11 @@ def measure(work: Work) -> dict[str, Any]:
         except Exception as failure:  # the others go on
             report[name] = {"error": peers.reason(failure)}
 
-    times = time_in_turn(steps, work.rounds, work.calls, work.name)
-    for name, seconds in times.items():
-        low, median, high = 1e3 * np.quantile(seconds, [0.25, 0.5, 0.75])
-        report[name] |= {"ms": digits(median), "ms_quartiles": [digits(low), digits(high)]}
-        if REFERENCE in times:
-            report[name] |= ratio(times[REFERENCE] / seconds)
+    times = timing.time_in_turn(steps, work.rounds, work.calls, work.name)
+    for name, entry in timing.summary(times, REFERENCE).items():
+        report[name] |= entry
     settings = asdict(work) | {"inner_lr": work.inner_lr, "gflop": count_gflop(work, episode)}
     return settings | {"implementations": report}
-
-
-def time_in_turn(steps: dict[str, Callable[[], Any]], rounds: int, calls: int, name: str) -> dict[str, np.ndarray]:
-    """Seconds of every step in every round, after one round to warm up; who goes first changes with the round."""
-    times: dict[str, list[float]] = {who: [] for who in steps}
-    for i in tqdm(range(rounds + 1), desc=name, leave=False, disable=None):
-        order = list(steps)[i % len(steps) :] + list(steps)[: i % len(steps)]
-        for who in order:
-            gc.collect()  # nobody pays for what another has left behind
-            start = time.perf_counter()
-            for _ in range(calls):
-                steps[who]()
-            times[who].append((time.perf_counter() - start) / calls)
-    return {who: np.array(seconds[1:]) for who, seconds in times.items()}
-
-
-def ratio(ratios: np.ndarray) -> dict[str, Any]:
-    """Median over rounds of how many times faster than the reference, with a 95 % bootstrap interval."""
-    medians = np.median(np.random.default_rng(0).choice(ratios, (2000, len(ratios))), axis=1)
-    low, high = np.quantile(medians, [0.025, 0.975])
-    return {"speedup": digits(np.median(ratios)), "speedup_ci95": [digits(low), digits(high)]}
-
-
-def digits(x: float) -> float:
-    """Four significant digits."""
-    return float(f"{x:.4g}")
 
 
 def count_gflop(work: Work, episode: mb.Episode) -> float:
@@ -241,7 +186,7 @@ def count_gflop(work: Work, episode: mb.Episode) -> float:
     step = IMPLEMENTATIONS["naive loop"].iteration(work, episode)  # the counter sees only what its own thread does
     with FlopCounterMode(display=False) as counter:
         step()
-    return digits(counter.get_total_flops() / 1e9)
+    return timing.digits(counter.get_total_flops() / 1e9)
 
 
 def measure_peak() -> dict[str, float]:
@@ -249,8 +194,8 @@ def measure_peak() -> dict[str, float]:
     a, b, peak = torch.randn(2048, 2048), torch.randn(2048, 2048), {}
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        seconds = time_in_turn({"product": lambda: torch.mm(a, b)}, rounds=20, calls=1, name="peak")["product"]
-        peak[str(threads)] = digits(2 * 2048**3 / seconds.min() / 1e9)
+        seconds = timing.time_in_turn({"product": lambda: torch.mm(a, b)}, rounds=20, calls=1, name="peak")["product"]
+        peak[str(threads)] = timing.digits(2 * 2048**3 / seconds.min() / 1e9)
     return peak
 
 
@@ -268,31 +213,16 @@ def measure_memory(name: str, work: Work) -> dict[str, Any]:
     return {"peak_mb": round(peak), "beyond_start_mb": round(peak - before)}
 
 
-def all_parts(quick: bool) -> dict[str, Callable[[], Any]]:
+def all_parts(quick: bool) -> dict[str, timing.Part]:
     """What a full run measures, by name; every part has a process of its own."""
-    parts: dict[str, Callable[[], Any]] = {"peak": measure_peak}
+    parts = {"peak": timing.Part(measure_peak)}
     for work in WORKS:
-        parts[work.name] = partial(measure, replace(work, tasks=2, rounds=2) if quick else work)
+        parts[work.name] = timing.Part(partial(measure, replace(work, tasks=2, rounds=2) if quick else work))
     for name in (name for name, implementation in IMPLEMENTATIONS.items() if implementation.takes(MEMORY)):
-        parts[f"memory-{name}"] = partial(measure_memory, name, replace(MEMORY, tasks=2) if quick else MEMORY)
+        parts[f"memory-{name}"] = timing.Part(
+            partial(measure_memory, name, replace(MEMORY, tasks=2) if quick else MEMORY)
+        )
     return parts
-
-
-def fingerprint() -> dict[str, Any]:
-    """What a finished part depends on: with another machine, other versions or other code it is measured anew."""
-    code = hashlib.sha256()
-    package = Path(mb.__file__).parent
-    ours = [package / "learner.py", package / "models.py", *sorted(package.glob("optimization/*.py"))]
-    for file in [Path(__file__), Path(peers.__file__), *ours]:
-        code.update(file.read_bytes())
-    machine = {key: value for key, value in results.environment().items() if key != "date"}
-    return machine | {"code": code.hexdigest()}
-
-
-def finished(file: Path, of: dict[str, Any]) -> Any | None:
-    """The result in this file, if it is there and still holds."""
-    part = json.loads(file.read_text("utf8")) if file.exists() else {}
-    return part["result"] if part.get("of") == of else None
 
 
 def merge(done: dict[str, Any]) -> dict[str, Any]:
@@ -301,11 +231,11 @@ def merge(done: dict[str, Any]) -> dict[str, Any]:
         for entry in done[work.name]["implementations"].values():
             if "ms" in entry:
                 reached = done[work.name]["gflop"] / entry["ms"] * 1e3
-                entry["share_of_sgemm"] = digits(reached / done["peak"][str(work.threads)])
+                entry["share_of_sgemm"] = timing.digits(reached / done["peak"][str(work.threads)])
     memory = {name.removeprefix("memory-"): found for name, found in done.items() if name.startswith("memory-")}
     for entry in memory.values():
         if "beyond_start_mb" in entry and "beyond_start_mb" in memory[REFERENCE]:
-            entry["of_reference"] = digits(entry["beyond_start_mb"] / memory[REFERENCE]["beyond_start_mb"])
+            entry["of_reference"] = timing.digits(entry["beyond_start_mb"] / memory[REFERENCE]["beyond_start_mb"])
     return {
         "command": "python benchmarks/speed.py",
         "what": "One outer iteration of MAML with Adam, all in turn in one process; default OpenMP settings. speedup: "
@@ -320,52 +250,11 @@ def merge(done: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def show(name: str, result: dict[str, Any]) -> None:
-    """A part, for the reader at the terminal."""
-    print(f"{name}: {result}" if "implementations" not in result else name)
-    for who, entry in result.get("implementations", {}).items():
-        print(f"  {who:20}", ", ".join(f"{key} {value}" for key, value in entry.items()), flush=True)
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--list", action="store_true", help="name the parts of a full run")
-    parser.add_argument("--work", default="", metavar="NAME", help="only the parts whose names begin so, anew")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="only the works with so many threads")
-    parser.add_argument("--quick", action="store_true", help="two tasks and two repeats; keeps nothing")
-    parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)  # name and file: this is the process of one part
-    args = parser.parse_args()
-    parts, of = all_parts(args.quick), fingerprint()
-    if args.part:
-        name, file = args.part
-        Path(file).write_text(json.dumps({"of": of, "result": parts[name]()}), "utf8")
-        return 0
-
-    left_out = {work.name for work in WORKS if work.threads not in args.threads}
-    wanted = [name for name in parts if name.startswith(args.work) and name not in left_out]
-    if args.list or not wanted:
-        print("\n".join(parts))
-        return 0 if args.list else 2
-    peers.prepare()
-    with tempfile.TemporaryDirectory() as nowhere:
-        folder = Path(nowhere) if args.quick else Path("runs") / "speed"
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in wanted:
-            file = folder / f"{name}.json"
-            if args.work or finished(file, of) is None:
-                print(f"measuring {name}", flush=True)
-                command = [sys.executable, __file__, "--part", name, str(file)]
-                subprocess.run(command + ["--quick"] * args.quick, check=True)
-            show(name, finished(file, of) or {})
-        done = {name: finished(folder / f"{name}.json", of) for name in parts}
-    missing = [name for name, result in done.items() if result is None]
-    if args.quick:
-        print("nothing kept" if missing else json.dumps(merge(done), indent=2))
-    elif missing:
-        print(f"still to be measured: {', '.join(missing)}")
-    else:
-        print(f"written: {results.save('speed_maml', merge(done))}")
-    return 0
+    package = Path(mb.__file__).parent
+    ours = [package / "learner.py", package / "models.py", *sorted(package.glob("optimization/*.py"))]
+    of = timing.fingerprint([Path(__file__), Path(peers.__file__), *ours])
+    return timing.run(__file__, __doc__, all_parts, of, peers.prepare, merge, "speed", "speed_maml")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 """metabook: the package under *Learning to Learn*, an executable textbook on meta-learning."""
 
+from metabook.data.digits import digits
+from metabook.data.folder import image_folder, load_image
 from metabook.data.glyphs import glyphs
 from metabook.data.images import LabelledImages
 from metabook.data.omniglot import omniglot
+from metabook.embedded import evaluate_embedded
 from metabook.evaluation import Comparison, Score, compare, evaluate, evaluate_steps
 from metabook.learner import Learner
 from metabook.metric.baselines import FineTuning, NearestCentroid, NearestNeighbour
@@ -20,6 +23,7 @@ from metabook.optimization.reptile import Reptile
 from metabook.tasks.episode import Episode
 from metabook.tasks.few_shot import FewShotTasks
 from metabook.tasks.sinusoids import Sinusoids
+from metabook.tasks.varied import VariedTasks
 from metabook.training import History, train
 
 __version__ = "0.1.0.dev0"
@@ -48,11 +52,16 @@ __all__ = [
     "Reptile",
     "Score",
     "Sinusoids",
+    "VariedTasks",
     "compare",
     "compute_prototypes",
+    "digits",
     "evaluate",
+    "evaluate_embedded",
     "evaluate_steps",
     "glyphs",
+    "image_folder",
+    "load_image",
     "maml_update",
     "omniglot",
     "train",

@@ -13,13 +13,15 @@ from scipy.special import ndtri
 __all__ = ["random_bits", "random_choice", "random_normal", "random_uniform"]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+# arrays of no dimension: a NumPy scalar would be made into one at every use, which takes as long as the arithmetic
+_M1, _M2 = np.array(0xBF58476D1CE4E5B9, np.uint64), np.array(0x94D049BB133111EB, np.uint64)
+_30, _27, _31 = (np.array(shift, np.uint64) for shift in (30, 27, 31))
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    x = (x ^ (x >> np.uint64(30))) * _M1
-    x = (x ^ (x >> np.uint64(27))) * _M2
-    return x ^ (x >> np.uint64(31))
+    x = (x ^ (x >> _30)) * _M1
+    x = (x ^ (x >> _27)) * _M2
+    return x ^ (x >> _31)
 
 
 def random_bits(seed: ArrayLike, *counters: ArrayLike) -> NDArray[np.uint64]:
@@ -48,7 +50,11 @@ def random_bits(seed: ArrayLike, *counters: ArrayLike) -> NDArray[np.uint64]:
 
 def random_uniform(seed: ArrayLike, *counters: ArrayLike) -> NDArray[np.float64]:
     """Like `random_bits`, but uniform floats in the open interval (0, 1)."""
-    return ((random_bits(seed, *counters) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    return _uniform(random_bits(seed, *counters))
+
+
+def _uniform(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
+    return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def random_normal(seed: ArrayLike, *counters: ArrayLike) -> NDArray[np.float64]:
@@ -77,12 +83,11 @@ def random_choice(seed: NDArray[np.uint64], population: ArrayLike, k: int) -> ND
     >>> random_choice(random_bits(0, [1, 2]), population=1000, k=3).shape
     (2, 3)
     """
-    population = np.broadcast_to(np.asarray(population, np.int64), seed.shape)
-    chosen = np.empty((*seed.shape, k), np.int64)
-    for j in range(k):
-        last = population - k + j
-        draw = (random_uniform(seed, j) * (last + 1)).astype(np.int64)
-        taken = (chosen[:, :j] == draw[:, None]).any(axis=1)
-        chosen[:, j] = np.where(taken, last, draw)
-    shuffle = np.argsort(random_bits(seed[:, None], k + np.arange(k)), axis=1)
-    return np.take_along_axis(chosen, shuffle, axis=1)
+    bits = random_bits(seed, np.arange(2 * k)[:, None])  # (2 k, rows): k draws, and k keys to shuffle by
+    last = np.asarray(population, np.int64) - np.arange(k, 0, -1)[:, None]
+    chosen = (_uniform(bits[:k]) * (last + 1)).astype(np.int64)
+    for j in range(1, k):
+        taken = np.logical_or.reduce(chosen[:j] == chosen[j], axis=0)
+        np.copyto(chosen[j], last[j], where=taken)
+    shuffle = np.argsort(bits[k:], axis=0)
+    return np.take_along_axis(chosen, shuffle, axis=0).T

@@ -2,7 +2,7 @@
 """Scores with honest intervals: the unit of measurement is the episode, never the query. Taught in section 2.1."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,16 +14,26 @@ from torch import Tensor
 from tqdm import tqdm
 
 from metabook.learner import Learner, query_targets
-from metabook.tasks.episode import Episode
+from metabook.tasks.episode import Episode, as_episodes
 
-__all__ = ["Comparison", "Score", "Tasks", "compare", "device_of", "evaluate", "evaluate_steps"]
+__all__ = [
+    "Comparison",
+    "Score",
+    "Tasks",
+    "as_found",
+    "compare",
+    "device_of",
+    "evaluate",
+    "evaluate_steps",
+    "score_episodes",
+]
 
 
 class Tasks(Protocol):
-    """Where episodes come from: `FewShotTasks`, `Sinusoids`, or anything with this method."""
+    """Where episodes come from: `FewShotTasks`, `Sinusoids`, `VariedTasks`, or anything with this method."""
 
-    def sample(self, tasks: int, start: int = 0) -> Episode:
-        """Tasks ``start`` to ``start + tasks - 1`` as one batch."""
+    def sample(self, tasks: int, start: int = 0) -> Episode | Sequence[Episode]:
+        """Tasks ``start`` to ``start + tasks - 1`` as one batch; as a list with T = 1 each if their shapes differ."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +184,7 @@ def evaluate(
     Parameters
     ----------
     learner : Learner
-    tasks : FewShotTasks, Sinusoids, or anything with ``sample(tasks, start)``
+    tasks : FewShotTasks, Sinusoids, VariedTasks, or anything with ``sample(tasks, start)``
     episodes, start : int
     batch : int
         Episodes computed at once; it changes speed and memory, not the result.
@@ -199,7 +209,9 @@ def evaluate(
     >>> mb.evaluate(mb.ProtoNet(mb.Conv4()), tasks, episodes=20).n
     20
     """
-    return _evaluate(learner, tasks, episodes, start, batch, progress, metric, lambda *parts: learner(*parts)[None])[0]
+    return score_episodes(
+        learner, tasks, episodes, start, batch, progress, metric, lambda *parts: learner(*parts)[None]
+    )[0]
 
 
 def evaluate_steps(
@@ -232,10 +244,10 @@ def evaluate_steps(
     each_step = getattr(learner, "forward_each_step", None)
     if each_step is None:
         raise ValueError(f"{type(learner).__name__} takes no inner steps; measure it with evaluate")
-    return _evaluate(learner, tasks, episodes, start, batch, progress, metric, partial(each_step, steps=steps))
+    return score_episodes(learner, tasks, episodes, start, batch, progress, metric, partial(each_step, steps=steps))
 
 
-def _evaluate(
+def score_episodes(
     learner: Learner,
     tasks: Tasks,
     episodes: int,
@@ -251,10 +263,9 @@ def _evaluate(
     if metric not in (None, "accuracy", "loss"):
         raise ValueError(f"metric is {metric!r}; choose 'accuracy' or 'loss'")
     device, scores, name = device_of(learner), [], "accuracy"
-    steps = range(start, start + episodes, batch)
-    with _as_found(learner), torch.no_grad():
-        for first in tqdm(steps, desc="evaluate", disable=None if progress else True, leave=False):
-            episode = tasks.sample(min(batch, start + episodes - first), first).to(device)
+    with as_found(learner), torch.no_grad():
+        for first, episode in _drawn(tasks, episodes, start, batch, progress):
+            episode = episode.to(device)
             predictions = predict(episode.support_x, episode.support_y, episode.query_x)
             targets = query_targets(episode.support_y, episode.query_y)
             if not bool(torch.isfinite(predictions).all()):
@@ -279,6 +290,14 @@ def _evaluate(
     return [Score(row, name, name == "accuracy", learner.transductive) for row in rows]
 
 
+def _drawn(tasks: Tasks, episodes: int, start: int, batch: int, progress: bool) -> Iterator[tuple[int, Episode]]:
+    """Episodes in turn, each with the number of its first task."""
+    steps = range(start, start + episodes, batch)
+    for first in tqdm(steps, desc="evaluate", disable=None if progress else True, leave=False):
+        for i, episode in enumerate(as_episodes(tasks.sample(min(batch, start + episodes - first), first))):
+            yield first + i, episode  # a list has one task an episode
+
+
 def device_of(learner: Learner) -> torch.device:
     """Where the learner's parameters live; the CPU if it has none."""
     parameter = next(learner.parameters(), None)
@@ -286,7 +305,7 @@ def device_of(learner: Learner) -> torch.device:
 
 
 @contextmanager
-def _as_found(learner: Learner) -> Iterator[None]:
+def as_found(learner: Learner) -> Iterator[None]:
     """Evaluation mode inside; every module's own mode again afterwards."""
     modes = {module: module.training for module in learner.modules()}
     learner.eval()

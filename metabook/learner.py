@@ -7,7 +7,7 @@ section 2.1 of the book.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -108,10 +108,26 @@ class Learner(nn.Module, ABC):
         return loss
 
     def backward(self, episode: Episode) -> float:
-        """Add the outer gradient to the parameters' ``.grad`` and return the loss. `metabook.train` calls only this."""
+        """Add the outer gradient to the parameters' ``.grad`` and return the loss. `metabook.train` calls this."""
         loss = self.loss(episode)
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
+
+    def backward_each(self, episodes: Iterable[Episode]) -> float:
+        """Like `backward`, for tasks that fit into no common episode: each comes as its own, with T = 1.
+
+        What is added to ``.grad`` is the gradient of the mean over the tasks, as if they had come together.
+        """
+        before = [p.grad for p in self.parameters()]
+        for p in self.parameters():
+            p.grad = None
+        losses = [self.backward(episode) for episode in episodes]
+        for p, grad in zip(self.parameters(), before, strict=True):
+            if p.grad is not None:
+                p.grad = p.grad / len(losses) if grad is None else grad + p.grad / len(losses)
+            else:
+                p.grad = grad
+        return sum(losses) / len(losses)
 
     def predict(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
         """Like calling the learner, but returns labels, (T, Q), in place of scores; floating targets stay predictions."""

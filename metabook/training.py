@@ -21,7 +21,7 @@ from tqdm import tqdm
 from metabook.checkpoints import load_state, save_state, write_whole
 from metabook.evaluation import Score, Tasks, device_of, evaluate
 from metabook.learner import Learner
-from metabook.tasks.episode import Episode
+from metabook.tasks.episode import Episode, as_episodes
 
 __all__ = ["History", "train"]
 
@@ -71,7 +71,8 @@ def train(
     ----------
     learner : Learner
         Changed in place, on its own device; in evaluation mode afterwards.
-    tasks : FewShotTasks, Sinusoids, or anything with ``sample(tasks, start)``
+    tasks : FewShotTasks, Sinusoids, VariedTasks, or anything with ``sample(tasks, start)``
+        It returns an `Episode`, or a list of them with T = 1 each where tasks differ in shape.
     iterations, tasks_per_batch : int
     lr : float
         Step size of Adam, unless ``optimizer`` is given.
@@ -143,8 +144,8 @@ def train(
                 factor = 0.5 + 0.5 * math.cos(math.pi * done / iterations) if schedule == "cosine" else 1.0
                 for group, base in zip(optimizer.param_groups, run.base_lrs, strict=True):
                     group["lr"] = base * factor
-                episode = tasks.sample(tasks_per_batch, done * tasks_per_batch).to(device)
-                history.losses.append(_outer_step(learner, optimizer, episode, done))
+                sample = as_episodes(tasks.sample(tasks_per_batch, done * tasks_per_batch))
+                history.losses.append(_outer_step(learner, optimizer, [e.to(device) for e in sample], done))
                 done += 1
                 if valid is not None and (done % valid_every == 0 or done == iterations):
                     run.validated(evaluate(learner, valid, valid_episodes))
@@ -165,11 +166,11 @@ def train(
     return history
 
 
-def _outer_step(learner: Learner, optimizer: torch.optim.Optimizer, episode: Episode, iteration: int) -> float:
+def _outer_step(learner: Learner, optimizer: torch.optim.Optimizer, episodes: list[Episode], iteration: int) -> float:
     """One update of the parameters; if it cannot be made, weights and buffers stay those of the iteration before."""
     buffers = {name: b.clone() for name, b in learner.named_buffers()}
     optimizer.zero_grad()
-    loss = float(learner.backward(episode))
+    loss = float(learner.backward(episodes[0]) if len(episodes) == 1 else learner.backward_each(episodes))
     bad = [n for n, p in learner.named_parameters() if p.grad is not None and not bool(torch.isfinite(p.grad).all())]
     if math.isfinite(loss) and not bad:
         optimizer.step()
@@ -185,10 +186,12 @@ def _outer_step(learner: Learner, optimizer: torch.optim.Optimizer, episode: Epi
 
 def _fingerprint(tasks: Tasks) -> str:
     """What the tasks deliver, not what they are called: other data, seed, way or shot gives another string."""
-    episode = tasks.sample(1, 0)
+    sample = tasks.sample(1, 0)
     digest = hashlib.sha256()
-    for part in (episode.support_x, episode.support_y, episode.query_x, episode.query_y):
-        digest.update(str(tuple(part.shape)).encode() + part.cpu().numpy().tobytes())
+    # where tasks differ in shape, the first one says too little about the others
+    for episode in [sample] if isinstance(sample, Episode) else as_episodes(tasks.sample(16, 0)):
+        for part in (episode.support_x, episode.support_y, episode.query_x, episode.query_y):
+            digest.update(str(tuple(part.shape)).encode() + part.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

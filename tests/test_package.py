@@ -22,8 +22,9 @@ FLOORS = [
     ["learner"],
     ["optimization", "metric"],
     ["evaluation"],
-    ["training"],
-    ["exercises", "plotting"],
+    ["embedded", "training"],
+    ["exercises", "plotting", "reproduce", "testing"],
+    ["cli"],
 ]
 
 
@@ -58,7 +59,7 @@ def test_nothing_imports_upward(path):
         assert other < height or other_family == family or (other == height and height == 0), f"{name} imports {module}"
 
 
-@pytest.mark.parametrize("name", ["evaluation", "training"])
+@pytest.mark.parametrize("name", ["evaluation", "embedded", "training"])
 def test_training_and_evaluation_know_no_family(name):
     families = {"metabook.optimization", "metabook.metric"}
     assert not [m for m in imports_of(PACKAGE / f"{name}.py") if ".".join(m.split(".")[:2]) in families]

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Prototypical networks: the mean of each class, whatever the labels look like."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -220,3 +222,32 @@ def test_centring_and_normalising_are_what_they_say():
     z = mb.NearestCentroid(torch.nn.Flatten(), center=center).embed(x)
     assert torch.allclose(z, torch.nn.functional.normalize(x - center, dim=-1))
     assert torch.equal(mb.NearestCentroid(torch.nn.Flatten(), normalize=False).embed(x), x)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda net, **options: mb.ProtoNet(net, **options),
+        lambda net, **options: mb.MatchingNet(net, **options),
+        lambda net, **options: mb.RelationNet(net, features=32, **options),
+    ],
+)
+def test_half_precision_in_the_embedding_keeps_the_direction_of_the_gradient(make, images):
+    plain = make(mb.Conv4(width=32))
+    mb.train(plain, mb.FewShotTasks(images, 10, 1, 3, seed=1), 30, 1, progress=False)
+    half = make(copy.deepcopy(plain.embedding), embedding_dtype=torch.bfloat16)
+    half.load_state_dict(plain.state_dict())
+    episode = mb.FewShotTasks(images, 20, 2, 3, seed=0).sample(1)
+    parts = episode.support_x, episode.support_y, episode.query_x
+    assert torch.equal(plain.eval()(*parts), half.eval()(*parts)), "evaluation keeps its precision"
+    assert half.train()(*parts).dtype == torch.float32, "and so do the scores"
+    gradients = []
+    for learner in (plain, half):
+        learner.train().zero_grad()
+        learner.backward(episode)
+        assert all(p.grad.dtype == torch.float32 for p in learner.parameters())
+        gradients.append(torch.cat([p.grad.flatten() for p in learner.parameters()]))
+    assert 0 < (gradients[1] - gradients[0]).norm() < 0.25 * gradients[0].norm()
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.97
+    assert "bfloat16" in repr(half)
+    assert "bfloat16" not in repr(plain)

@@ -6,10 +6,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+import measured
 import pytest
 import yaml
 from address import address
 from build import EDITIONS, pages_of
+
+from metabook import results
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build" / "html"
@@ -132,3 +135,43 @@ def test_chinese_words_are_in_the_search_index():
 def test_the_front_page_leads_to_both_editions():
     links = Page(SITE / "index.html").links
     assert links == ["en/book/en/preface.html", "zh/book/zh/preface.html"]
+
+
+def test_the_page_on_speed_says_what_was_measured():
+    """Its tables come from the result; what its sentences say in words is compared here."""
+    result = results.load("speed_maml")
+    works = {name: work["implementations"] for name, work in result["works"].items()}
+
+    def all_of(start, end, key, who="metabook"):
+        return [w[who][key] for name, w in works.items() if name.startswith(start) and name.endswith(end)]
+
+    assert max(all_of("sinusoid", "", "share_of_sgemm")) < 1 / 20
+    gain = [w["metabook"]["ms"] / w["metabook, compiled"]["ms"] for name, w in works.items() if "sinusoid" in name]
+    assert min(gain) > 1.8
+    assert 3.3 < max(gain) < 3.9
+    shares = all_of("conv5", "", "share_of_sgemm")
+    assert min(shares) > 0.25
+    assert max(shares) < 0.42
+    assert max(all_of("conv5", "1thread", "speedup")) <= 1.1
+    assert sum(low < 1 for low, _ in all_of("conv5", "1thread", "speedup_ci95")) == 3
+    two = all_of("conv5", "2thread", "speedup")
+    assert min(two) > 1.19
+    assert max(two) < 1.55
+    half = [
+        w["metabook, bfloat16 queries"]["ms"] / w["metabook"]["ms"]
+        for w in works.values()
+        if "metabook, bfloat16 queries" in w
+    ]
+    assert 2.9 < min(half) < max(half) < 5.5
+    assert abs(works["conv20-5step-second-2thread"]["metabook"]["speedup"] - 1) < 0.05
+    memory = {name: m["beyond_start_mb"] for name, m in result["memory"]["implementations"].items()}
+    assert abs(memory["metabook, one task at a time"] - memory["naive loop"]) < 0.05 * memory["naive loop"]
+    assert memory["TorchOpt"] > 8 * memory["naive loop"]
+
+
+def test_a_number_on_a_page_is_looked_up_and_a_wrong_place_is_named():
+    assert measured.look_up("speed_maml environment.cores") == 2
+    assert measured.short(646.0) == "646"
+    assert measured.short(1.2345) == "1.23"
+    with pytest.raises(ValueError, match="speed_maml has no works.nothing: 'nothing' is not among sinusoid"):
+        measured.look_up("speed_maml works.nothing")

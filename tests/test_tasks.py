@@ -75,6 +75,50 @@ def test_pairs_of_classes_and_single_drawings_are_equally_likely():
     assert chisquare(triples).pvalue > 1e-3
 
 
+def test_every_drawing_of_every_class_is_support_and_query_equally_often():
+    """Also where classes have different numbers of drawings, and a task takes nearly all of the smallest."""
+    counts = np.array([7, 12, 9, 30, 8])
+    images = mb.LabelledImages(np.zeros((counts.sum(), 2, 2), np.uint8), np.repeat(np.arange(5), counts))
+    rows = mb.FewShotTasks(images, way=3, shot=2, query=4, seed=8).indices(20_000)  # (T, 3, 6)
+    for positions in (rows[:, :, :1], rows[:, :, :2], rows[:, :, 2:], rows[:, 1:2, 5:]):
+        times = np.bincount(positions.ravel(), minlength=counts.sum())
+        expected = np.repeat(positions.size / 5 / counts, counts)
+        # draws without replacement vary less than independent ones: a small p still accuses, a large one is no proof
+        assert chisquare(times, expected).pvalue > 1e-3
+
+
+def test_what_one_class_draws_says_nothing_about_what_another_draws():
+    rows = mb.FewShotTasks(numbered_images(classes=7, examples=6), way=3, shot=1, query=2, seed=6).indices(20_000) % 6
+    for a, b in (((0, 0), (1, 0)), ((0, 0), (2, 2)), ((1, 1), (2, 1))):
+        pairs = np.unique(np.stack([rows[(slice(None), *a)], rows[(slice(None), *b)]], 1), axis=0, return_counts=True)[
+            1
+        ]
+        assert len(pairs) == 36
+        assert chisquare(pairs).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("population", "k"), [(1, 1), (6, 6), (20, 16), (1000, 5), (np.arange(9, 209), 9)])
+def test_selections_are_those_of_the_algorithm_written_out(population, k):
+    """Floyd's, a row at a time in plain Python, and then the shuffle."""
+    seeds = random_bits(3, np.arange(200))
+    for seed, size, chosen in zip(
+        seeds, np.broadcast_to(population, 200), random_choice(seeds, population, k), strict=True
+    ):
+        floyd = []
+        for j in range(k):
+            draw = int(random_uniform(seed, j) * (size - k + j + 1))
+            floyd.append(size - k + j if draw in floyd else draw)
+        keys = [int(random_bits(seed, k + j)) for j in range(k)]
+        assert chosen.tolist() == [floyd[j] for j in sorted(range(k), key=keys.__getitem__)]
+
+
+def test_the_order_of_a_selection_is_uniform_too():
+    chosen = random_choice(random_bits(5, np.arange(48_000)), population=5, k=3)
+    times = np.unique(chosen, axis=0, return_counts=True)[1]
+    assert len(times) == 5 * 4 * 3
+    assert chisquare(times).pvalue > 1e-3
+
+
 def test_selections_have_no_repetition_even_when_everything_is_taken():
     chosen = random_choice(random_bits(0, np.arange(1000)), population=6, k=6)
     assert (np.sort(chosen, axis=1) == np.arange(6)).all()

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from conftest import small_conv
 from scipy import stats
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 import metabook as mb
 from metabook.evaluation import Score
@@ -238,6 +239,47 @@ def test_the_batch_of_an_evaluation_does_not_change_its_scores(tasks, batch, nor
     learner = mb.ProtoNet(small_conv(norm=norm))
     expected = mb.evaluate(learner, tasks, episodes=20, batch=8).scores
     assert np.array_equal(mb.evaluate(learner, tasks, episodes=20, batch=batch).scores, expected)
+
+
+def test_the_unit_of_measurement_is_the_episode_and_not_the_query(tasks):
+    """Queries of one episode share its classes and its support set: pooled, their interval would be too narrow."""
+    learner = mb.ProtoNet(mb.Conv4(width=8)).eval()
+    score, accuracies = mb.evaluate(learner, tasks, episodes=60), []
+    with torch.no_grad():
+        for i in range(60):
+            episode = tasks.sample(1, start=i)
+            labels = learner.predict(episode.support_x, episode.support_y, episode.query_x)
+            accuracies.append((labels == episode.query_y).double().mean().item())
+    assert score.scores == pytest.approx(accuracies)
+    assert score.n == 60
+    assert score.ci95 == pytest.approx(stats.t.ppf(0.975, 59) * np.std(accuracies, ddof=1) / 60**0.5)
+
+
+def test_four_workers_see_the_episodes_that_one_sees_and_none_twice(images):
+    episodes = _Numbered(mb.FewShotTasks(images, way=5, shot=1, query=2, seed=3))
+    alone, together = (list(DataLoader(episodes, batch_size=None, num_workers=n)) for n in (0, 4))
+    assert len(together) == len(episodes)
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+    assert len({x.numpy().tobytes() for x in together}) == len(episodes)
+
+
+class _Numbered(Dataset):
+    """Episodes by their numbers, as a loader with workers wants them."""
+
+    def __init__(self, tasks):
+        self.tasks = tasks
+
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, i):
+        return self.tasks.sample(1, start=i).support_x
+
+
+def test_an_evaluation_in_parts_is_the_whole(tasks):
+    learner = mb.ProtoNet(small_conv(norm="batch"))
+    parts = [mb.evaluate(learner, tasks, episodes=10, start=start).scores for start in (5, 15, 25)]
+    assert np.concatenate(parts).tolist() == mb.evaluate(learner, tasks, episodes=30, start=5).scores.tolist()
 
 
 def test_a_score_says_how_it_was_measured(tasks):

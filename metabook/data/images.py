@@ -89,7 +89,8 @@ class LabelledImages:
 
     def pixels(self, rows: Tensor) -> Tensor:
         """The images at ``rows`` (any shape) as float32 in [0, 1], of shape ``rows.shape + (C, H, W)``."""
-        return self.images[rows].float() / 255
+        chosen = self.images.index_select(0, rows.flatten())  # many times faster than images[rows]
+        return chosen.view(*rows.shape, *self.images.shape[1:]).float().div_(255)
 
     def subset(self, classes: Sequence[int] | np.ndarray) -> "LabelledImages":
         """The images of some classes, renumbered from 0 in the order given."""

@@ -48,10 +48,9 @@ class NearestCentroid(EmbeddingLearner):
         self.normalize = normalize
         self.register_buffer("center", center)
 
-    def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+    def score(self, support_z: Tensor, support_y: Tensor, query_z: Tensor) -> Tensor:
         """Negative squared distances to the means, (T, Q, way)."""
-        support, queries = self.embed_both(support_x, support_y, query_x)
-        return -squared_euclidean(queries, compute_prototypes(support, support_y))
+        return -squared_euclidean(query_z, compute_prototypes(support_z, support_y))
 
     def embed(self, x: Tensor) -> Tensor:
         """Features of examples (T, B, ...) as (T, B, D), centred and normalised."""
@@ -81,10 +80,9 @@ class NearestNeighbour(EmbeddingLearner):
         super().__init__(nn.Flatten() if embedding is None else embedding)
         self.distance = distance_by_name(distance)
 
-    def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+    def score(self, support_z: Tensor, support_y: Tensor, query_z: Tensor) -> Tensor:
         """Minus the distance to the nearest example of each class, (T, Q, way)."""
-        support, queries = self.embed_both(support_x, support_y, query_x)
-        distances = self.distance(queries, support)  # (T, Q, S)
+        distances = self.distance(query_z, support_z)  # (T, Q, S)
         classes, columns = label_columns(support_y)
         foreign = columns[:, :, None] != torch.arange(classes.shape[1], device=columns.device)  # (T, S, way)
         return -distances[..., None].masked_fill(foreign[:, None], torch.inf).amin(dim=2)
@@ -126,20 +124,20 @@ class FineTuning(EmbeddingLearner):
             raise ValueError(f"head is {head!r}; choose 'linear' or 'cosine'")
         self.head, self.steps, self.lr, self.scale = head, steps, lr, scale
 
-    def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+    def score(self, support_z: Tensor, support_y: Tensor, query_z: Tensor) -> Tensor:
         """The scores of each task's own head, (T, Q, way)."""
-        support, queries = (z.detach() for z in self.embed_both(support_x, support_y, query_x))
-        prototypes = compute_prototypes(support, support_y)  # (T, way, D)
+        support_z, query_z = support_z.detach(), query_z.detach()
+        prototypes = compute_prototypes(support_z, support_y)  # (T, way, D)
         columns = label_columns(support_y)[1]
         with torch.enable_grad():
             w = (prototypes if self.head == "cosine" else torch.zeros_like(prototypes)).requires_grad_()
             b = prototypes.new_zeros(*prototypes.shape[:2]).requires_grad_()
             optimizer = torch.optim.Adam([w, b], lr=self.lr)  # elementwise: tasks do not see each other
             for _ in range(self.steps):
-                losses = F.cross_entropy(self._scores(support, w, b).mT, columns, reduction="none")  # (T, S)
+                losses = F.cross_entropy(self._scores(support_z, w, b).mT, columns, reduction="none")  # (T, S)
                 w.grad, b.grad = torch.autograd.grad(losses.mean(dim=1).sum(), [w, b], allow_unused=True)
                 optimizer.step()
-        return self._scores(queries, w, b).detach()
+        return self._scores(query_z, w, b).detach()
 
     def _scores(self, z: Tensor, w: Tensor, b: Tensor) -> Tensor:
         if self.head == "linear":

@@ -27,6 +27,8 @@ class MatchingNet(EmbeddingLearner):
         Maps examples (B, ...) to features (B, D).
     scale : float
         Of the cosines; learned from here. With a scale of one, as in the paper, no vote of five is above 65 %.
+    embedding_dtype : torch.dtype, optional
+        For the embedding in training, such as ``torch.bfloat16``: see `EmbeddingLearner`.
 
     Examples
     --------
@@ -37,14 +39,13 @@ class MatchingNet(EmbeddingLearner):
     True
     """
 
-    def __init__(self, embedding: nn.Module, scale: float = 10.0) -> None:
-        super().__init__(embedding)
+    def __init__(self, embedding: nn.Module, scale: float = 10.0, embedding_dtype: torch.dtype | None = None) -> None:
+        super().__init__(embedding, embedding_dtype=embedding_dtype)
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
-    def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+    def score(self, support_z: Tensor, support_y: Tensor, query_z: Tensor) -> Tensor:
         """Logarithms of the classes' probabilities, (T, Q, way)."""
-        support, queries = self.embed_both(support_x, support_y, query_x)
-        cosines = F.normalize(queries, dim=-1) @ F.normalize(support, dim=-1).mT  # (T, Q, S)
+        cosines = F.normalize(query_z, dim=-1) @ F.normalize(support_z, dim=-1).mT  # (T, Q, S)
         votes = F.log_softmax(self.log_scale.exp() * cosines, dim=-1)
         classes, columns = label_columns(support_y)
         foreign = columns[:, :, None] != torch.arange(classes.shape[1], device=columns.device)  # (T, S, way)

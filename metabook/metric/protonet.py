@@ -70,6 +70,8 @@ class ProtoNet(EmbeddingLearner):
         Scores are ``-distance / temperature``: the higher, the closer to uniform are the probabilities.
     learn_temperature : bool
         Learn it with the embedding, from this value.
+    embedding_dtype : torch.dtype, optional
+        For the embedding in training, such as ``torch.bfloat16``: see `EmbeddingLearner`.
 
     References
     ----------
@@ -92,8 +94,9 @@ class ProtoNet(EmbeddingLearner):
         distance: str | Distance = "squared_euclidean",
         temperature: float = 1.0,
         learn_temperature: bool = False,
+        embedding_dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(embedding)
+        super().__init__(embedding, embedding_dtype=embedding_dtype)
         if temperature <= 0:
             raise ValueError(f"temperature is {temperature}; it must be positive")
         self.distance = distance_by_name(distance)
@@ -105,10 +108,10 @@ class ProtoNet(EmbeddingLearner):
 
     def extra_repr(self) -> str:
         """The settings that make another learner."""
-        return f"distance={getattr(self.distance, '__name__', self.distance)}"
+        distance = f"distance={getattr(self.distance, '__name__', self.distance)}"
+        return ", ".join(filter(None, [distance, super().extra_repr()]))
 
-    def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+    def score(self, support_z: Tensor, support_y: Tensor, query_z: Tensor) -> Tensor:
         """Negative distances to the prototypes over the temperature, (T, Q, way): the logits of the softmax."""
-        support_z, query_z = self.embed_both(support_x, support_y, query_x)
         prototypes = compute_prototypes(support_z, support_y)
         return -self.distance(query_z, prototypes) / self.log_temperature.exp()

@@ -35,6 +35,8 @@ class RelationNet(EmbeddingLearner):
         convolutional, over feature maps.)
     loss_fn : callable
         `one_hot_mse`, the paper's; or cross-entropy over the classes.
+    embedding_dtype : torch.dtype, optional
+        For the embedding in training, such as ``torch.bfloat16``: see `EmbeddingLearner`.
 
     Examples
     --------
@@ -46,18 +48,22 @@ class RelationNet(EmbeddingLearner):
     """
 
     def __init__(
-        self, embedding: nn.Module, features: int = 64, width: int = 64, loss_fn: LossFn = one_hot_mse
+        self,
+        embedding: nn.Module,
+        features: int = 64,
+        width: int = 64,
+        loss_fn: LossFn = one_hot_mse,
+        embedding_dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(embedding, loss_fn)
+        super().__init__(embedding, loss_fn, embedding_dtype)
         self.relation = nn.Sequential(nn.Linear(2 * features, width), nn.ReLU(), nn.Linear(width, 1))
 
-    def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+    def score(self, support_z: Tensor, support_y: Tensor, query_z: Tensor) -> Tensor:
         """How much each query belongs to each class, before the sigmoid, (T, Q, way)."""
-        support, queries = self.embed_both(support_x, support_y, query_x)
         columns = label_columns(support_y)[1]
-        member = F.one_hot(columns).to(support.dtype)  # (T, S, way)
-        sums = member.mT @ support  # (T, way, D)
-        t, q, way = len(sums), queries.shape[1], sums.shape[1]
-        pairs = torch.cat([queries[:, :, None].expand(-1, -1, way, -1), sums[:, None].expand(-1, q, -1, -1)], dim=-1)
+        member = F.one_hot(columns).to(support_z.dtype)  # (T, S, way)
+        sums = member.mT @ support_z  # (T, way, D)
+        t, q, way = len(sums), query_z.shape[1], sums.shape[1]
+        pairs = torch.cat([query_z[:, :, None].expand(-1, -1, way, -1), sums[:, None].expand(-1, q, -1, -1)], dim=-1)
         scores: Tensor = self.relation(pairs).view(t, q, way)
         return scores

@@ -5,6 +5,8 @@ Antoniou, Edwards & Storkey, *How to train your MAML*, 2019, https://arxiv.org/a
 cosine schedule of the outer loop, is ``metabook.train(..., schedule="cosine")``.
 """
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -115,6 +117,17 @@ class MAMLPlusPlus(MAML):
         loss = super().backward(episode)
         self.iteration += 1
         return loss
+
+    def backward_each(self, episodes: Iterable[Episode]) -> float:
+        """As in `MAML`; all of these tasks belong to one iteration."""
+        now = int(self.iteration)
+
+        def held() -> Iterator[Episode]:
+            for episode in episodes:
+                self.iteration.fill_(now)
+                yield episode
+
+        return super().backward_each(held())
 
     def first_order_now(self) -> bool:
         """Whether this iteration leaves the second derivatives out."""

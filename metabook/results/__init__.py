@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-__all__ = ["environment", "load", "save"]
+__all__ = ["environment", "load", "names", "save"]
 
 
 def load(name: str) -> dict[str, Any]:
@@ -25,13 +25,22 @@ def load(name: str) -> dict[str, Any]:
     >>> load("omniglot_protonet_5way_1shot")["paper"]["accuracy"]
     98.8
     """
-    folder = files(__name__)
-    file = folder / f"{name}.json"
+    file = files(__name__) / f"{name}.json"
     if not file.is_file():
-        known = sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json"))
-        raise FileNotFoundError(f"no result is called {name!r}; there are: {', '.join(known)}")
+        raise FileNotFoundError(f"no result is called {name!r}; there are: {', '.join(names())}")
     result: dict[str, Any] = json.loads(file.read_text("utf8"))
     return result
+
+
+def names() -> list[str]:
+    """What the committed results are called.
+
+    Examples
+    --------
+    >>> "sinusoids" in names()
+    True
+    """
+    return sorted(f.name.removesuffix(".json") for f in files(__name__).iterdir() if f.name.endswith(".json"))
 
 
 def save(name: str, result: dict[str, Any]) -> Path:

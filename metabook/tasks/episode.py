@@ -4,13 +4,13 @@
 Taught in section 2.1 of the book.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["Episode"]
+__all__ = ["Episode", "as_episodes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,3 +102,33 @@ class Episode:
             return tensor.to(dtypes[0]) if dtypes and tensor.is_floating_point() else tensor
 
         return Episode(move(self.support_x), move(self.support_y), move(self.query_x), move(self.query_y))
+
+
+def as_episodes(sample: Episode | Sequence[Episode]) -> list[Episode]:
+    """What tasks deliver, as a list: one batch of tasks of the same shape, or single tasks of shapes of their own.
+
+    Raises
+    ------
+    ValueError
+        If a list holds something other than episodes with T = 1, or nothing.
+
+    Examples
+    --------
+    >>> episode = Episode(torch.zeros(2, 5, 3), torch.zeros(2, 5), torch.zeros(2, 7, 3), torch.zeros(2, 7))
+    >>> len(as_episodes(episode)), len(as_episodes([*episode.tasks()]))
+    (1, 2)
+    """
+    if isinstance(sample, Episode):
+        return [sample]
+    episodes = list(sample)
+    if not episodes:
+        raise ValueError("sample returned an empty list; it returns an Episode, or a list with one for each task")
+    for i, episode in enumerate(episodes):
+        if not isinstance(episode, Episode):
+            raise ValueError(f"sample returned a list with a {type(episode).__name__}; it must hold Episodes")
+        if len(episode) != 1:
+            raise ValueError(
+                f"episode {i} of the list has {len(episode)} tasks; in a list each episode is one task: split it by "
+                "[*episode.tasks()]"
+            )
+    return episodes

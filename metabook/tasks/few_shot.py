@@ -78,7 +78,7 @@ class FewShotTasks:
 
         def part(columns: slice) -> tuple[torch.Tensor, torch.Tensor]:
             chosen = torch.from_numpy(rows[:, :, columns].reshape(tasks, -1))
-            return self.images.pixels(chosen), labels[:, columns].reshape(1, -1).repeat(tasks, 1)
+            return self.images.pixels(chosen), labels[:, columns].reshape(1, -1).expand(tasks, -1).contiguous()
 
         return Episode(*part(slice(self.shot)), *part(slice(self.shot, None)))
 

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""Numbers on a page come from the committed results: a value by its place in the file, and whole tables.
+
+{measured}`speed_maml memory.implementations.metabook.peak_mb`
+```{speed-table} speed_maml sinusoid 1thread
+```
+```{reproduction-table} protonet-omniglot-1shot protonet-omniglot-5shot
+```
+"""
+
+from typing import Any
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+from metabook import results
+
+WORDS = {
+    "en": {
+        "step": "{n} step", "steps": "{n} steps", "second": "second order", "first": "first order",
+        "peak": "peak memory", "beyond": "beyond the start", "share": "arithmetic of `metabook`, of the peak",
+        "ms": "{x} ms", "mb": "{x} MB", "comma": ", ", "task": "{way}-way {shot}-shot", "paper": "the paper",
+        "ours": "ours", "length": "iterations", "minutes": "core-minutes", "seed": "seed",
+    },
+    "zh": {
+        "step": "{n} 步", "steps": "{n} 步", "second": "二阶", "first": "一阶", "peak": "峰值内存",
+        "beyond": "开工之后新增", "share": "`metabook` 的算术，占峰值", "ms": "{x} 毫秒", "mb": "{x} MB", "comma": "，", "task": "{way} 类 {shot} 样本", "paper": "论文",
+        "ours": "我们", "length": "迭代次数", "minutes": "单核分钟数", "seed": "种子",
+    },
+}  # fmt: skip
+
+
+def look_up(text: str) -> Any:
+    """A value by the name of the result and the keys to it, joined by dots."""
+    name, place = text.split(maxsplit=1)
+    value: Any = results.load(name)
+    for key in place.split("."):
+        if key not in value:
+            raise ValueError(f"{name} has no {place}: {key!r} is not among {', '.join(map(str, value))}")
+        value = value[key]
+    return value
+
+
+class Measured(SphinxRole):
+    """The value as it stands in the file, a fraction to three digits."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        """The text node."""
+        value = look_up(self.text)
+        return [nodes.Text(short(value) if isinstance(value, float) else str(value))], []
+
+
+def short(x: float, digits: int = 3) -> str:
+    """A few significant digits, never an exponent."""
+    return f"{x:.0f}" if x >= 10 ** (digits - 1) else f"{x:#.{digits}g}"
+
+
+class Table(SphinxDirective):
+    """A table whose rows come from committed results; the subclass says which."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def rows(self, wanted: list[str], words: dict[str, str]) -> list[list[str]]:
+        """The head and the rows of the table, in Markdown."""
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        """The table."""
+        rows = self.rows(self.arguments[0].split(), WORDS[self.env.config.language.split("_")[0]])
+        rows.insert(1, ["---"] + ["---:"] * (len(rows[0]) - 1))
+        lines = StringList(["| " + " | ".join(row) + " |" for row in rows], source=self.arguments[0])
+        box = nodes.container(classes=["measured"])
+        self.state.nested_parse(lines, self.content_offset, box)
+        return [box]
+
+
+class SpeedTable(Table):
+    """A row for each implementation, a column for each work whose name has these words in it; or ``memory``."""
+
+    def rows(self, wanted: list[str], words: dict[str, str]) -> list[list[str]]:
+        """The result's name comes first."""
+        result = results.load(wanted[0])
+        if wanted[1:] == ["memory"]:
+            return memory_rows(result, words)
+        works = [w for name, w in result["works"].items() if all(word in name.split("-") for word in wanted[1:])]
+        return speed_rows(works, words)
+
+
+class ReproductionTable(Table):
+    """A row for every committed test of these experiments."""
+
+    def rows(self, wanted: list[str], words: dict[str, str]) -> list[list[str]]:
+        """In the order of the names, short runs before long ones."""
+        found = [r for r in map(results.load, results.names()) if r.get("experiment") in wanted]
+        found.sort(key=lambda r: (wanted.index(r["experiment"]), r["training"]["iterations"], r["training"]["seed"]))
+        rows = [["", *(words[key] for key in ("paper", "ours", "length", "minutes", "seed"))]]
+        for r in found:
+            training = r["training"]
+            for test in r["tests"]:
+                paper = f"{test['paper']}" + (f" ± {test['paper_ci95']}" if test["paper_ci95"] else "")
+                ours = f"{test['rotated']['accuracy']:.2f} ± {test['rotated']['ci95']:.2f}"
+                last = f"{training['iterations']:,}", f"{training['core_minutes']:.0f}", f"{training['seed']}"
+                rows.append([words["task"].format(**test), paper, ours, *last])
+        return rows
+
+
+def speed_rows(works: list[dict[str, Any]], words: dict[str, str]) -> list[list[str]]:
+    head = [
+        words["step" if w["inner_steps"] == 1 else "steps"].format(n=w["inner_steps"])
+        + words["comma"]
+        + words["first" if w["first_order"] else "second"]
+        for w in works
+    ]
+    found = [w["implementations"] for w in works]
+    names = [name for name in found[0] if name not in ("learn2learn", "metabook, one task at a time")]
+    rows = [[name, *(speedup(f.get(name, {})) for f in found)] for name in names]
+    base = ["learn2learn", *(words["ms"].format(x=short(f["learn2learn"]["ms"])) for f in found)]
+    share = [words["share"], *(f"{100 * f['metabook']['share_of_sgemm']:.0f} %" for f in found)]
+    return [["", *head], base, *rows, share]
+
+
+def speedup(found: dict[str, Any]) -> str:
+    """How many times faster, with its interval below; a dash for who cannot do this work."""
+    if "speedup" not in found:
+        return "–"
+    times, low, high = (short(x, 2) for x in (found["speedup"], *found["speedup_ci95"]))
+    return f"×{times} ({low}\u2060–\u2060{high})"  # joiners: an interval stays on one line
+
+
+def memory_rows(result: dict[str, Any], words: dict[str, str]) -> list[list[str]]:
+    found = result["memory"]["implementations"].items()
+    rows = [["", words["peak"], words["beyond"]]]
+    return rows + [
+        [name, *(words["mb"].format(x=m[key]) for key in ("peak_mb", "beyond_start_mb"))] for name, m in found
+    ]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_role("measured", Measured())
+    app.add_directive("speed-table", SpeedTable)
+    app.add_directive("reproduction-table", ReproductionTable)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
