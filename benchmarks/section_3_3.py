@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Metric learners of section 3.3 over several seeds: train ways, relatives, shots, and a data set of another kind.
 
-    python benchmarks/section_3_3.py               # fifteen to twenty minutes of one core; run again to resume
+    python benchmarks/section_3_3.py               # about fifteen minutes of one core; run again to resume
     python benchmarks/section_3_3.py summary       # puts the runs into metabook/results/section_3_3.json
 
 Every learner sees 120 images an iteration: 20 classes of six drawings, in one task or in several smaller ones. The
@@ -13,11 +13,8 @@ import json
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 import metabook as mb
@@ -28,8 +25,8 @@ def network(norm: str = "batch") -> nn.Module:
     return mb.Conv4(width=32, norm=norm)
 
 
-def relation(**options: object) -> mb.Learner:
-    return mb.RelationNet(network(), features=32, **options)
+def relation(method: type[mb.RelationNet] = mb.RelationNet, **options: object) -> mb.Learner:
+    return method(network(), features=32, **options)
 
 
 # name: learner, way, shot and tasks an iteration; way x tasks x (shot + query) = 120 images
@@ -51,44 +48,19 @@ PROTOCOL = {
     "network": "Conv4, 32 channels, batch norm unless said: 32 features",
     "training": {"iterations": {"short": 150, "long": 600}, "images": 120, "lr": 0.003, "schedule": "cosine"},
     "test": {"episodes": 600, "query": 10, "seed": 1, "ways": [5, 20], "shots": [1, 2, 5, 10, 20]},
-    "digits": "the same learners on scikit-learn's digits, 8 x 8, resized to 28 x 28 by bilinear interpolation; 5-way, 1 and 5 shots",
+    "digits": "the short runs also on scikit-learn's digits (metabook.digits), 5-way, 1 and 5 shots",
     "seeds": {"short": 5, "long": 3},
 }
 RUNS = Path("runs") / "section_3_3"
 
 
-def digits() -> mb.LabelledImages:
-    """scikit-learn's digits as a data set of 28 x 28 images."""
-    data = load_digits()
-    small = (data.images * 255 / 16).astype(np.uint8)
-    images = [np.asarray(Image.fromarray(i).resize((28, 28), Image.Resampling.BILINEAR)) for i in small]
-    return mb.LabelledImages(np.stack(images), data.target)
+class RelationOfMeans(mb.RelationNet):
+    """A relation network that is handed the mean of a class, as though it were one example."""
 
-
-class Embedded:
-    """Tasks whose images are replaced by their features, computed once: nothing changes where images are embedded alone.
-
-    With ``averaged`` the support set of a class is its prototype, as though it were one example.
-    """
-
-    def __init__(self, tasks: mb.FewShotTasks, features: Tensor, averaged: bool = False) -> None:
-        self.tasks, self.features, self.averaged = tasks, features, averaged
-
-    def sample(self, tasks: int, start: int = 0) -> mb.Episode:
-        """Tasks ``start`` to ``start + tasks - 1``, as episodes of features."""
-        t = self.tasks
-        z = self.features[torch.from_numpy(t.indices(tasks, start))]  # (tasks, way, shot + query, D)
-        if self.averaged:
-            z = torch.cat([z[:, :, : t.shot].mean(dim=2, keepdim=True), z[:, :, t.shot :]], dim=2)
-        shot = 1 if self.averaged else t.shot
-        y = torch.arange(t.way)[None, :, None].expand(z.shape[:3])
-        return mb.Episode(*(a[:, :, p].flatten(1, 2) for p in (slice(shot), slice(shot, None)) for a in (z, y)))
-
-
-def embed(network: nn.Module, images: mb.LabelledImages) -> Tensor:
-    network.eval()
-    with torch.no_grad():
-        return torch.cat([network(x) for x in images.pixels(torch.arange(len(images))).split(64)])
+    def score(self, support_z: Tensor, support_y: Tensor, query_z: Tensor) -> Tensor:
+        """As in `mb.RelationNet`."""
+        means = mb.compute_prototypes(support_z, support_y)
+        return super().score(means, torch.arange(means.shape[1]).expand(len(means), -1), query_z)
 
 
 def run(name: str, length: str, seed: int, data: dict[str, mb.LabelledImages]) -> dict[str, object]:
@@ -105,19 +77,22 @@ def run(name: str, length: str, seed: int, data: dict[str, mb.LabelledImages]) -
         lr=training["lr"],
         schedule=training["schedule"],
     )
-    network, learner.embedding = learner.embedding, nn.Flatten()
     result: dict[str, object] = {"seed": seed}
-    for where, ways, shots in (("test", test["ways"], test["shots"]), ("digits", [5], [1, 5])):
-        features = embed(network, data[where])
-        for n in ways:
-            sources = [mb.FewShotTasks(data[where], n, k, test["query"], test["seed"]) for k in shots]
-            scores = [mb.evaluate(learner, Embedded(t, features), test["episodes"], batch=50) for t in sources]
-            key = where if where == "digits" else f"{n}way"
-            result[key] = [round(100 * s.mean, 2) for s in scores]
-            result[f"{key}_ci95"] = [round(100 * s.ci95, 2) for s in scores]
-            if isinstance(learner, mb.RelationNet):  # trained with one example a class, and it adds examples up
-                means = [mb.evaluate(learner, Embedded(t, features, True), test["episodes"], batch=50) for t in sources]
-                result[f"{key}_averaged"] = [round(100 * s.mean, 2) for s in means]
+
+    def measure(learner: mb.Learner, key: str, images: mb.LabelledImages, way: int, shots: list[int]) -> None:
+        scores = mb.evaluate_embedded(learner, images, [way], shots, test["query"], test["episodes"], test["seed"])
+        result[key] = {str(k): round(100 * scores[way, k].mean, 2) for k in shots}
+        result[f"{key}_ci95"] = {str(k): round(100 * scores[way, k].ci95, 2) for k in shots}
+
+    measure(learner, "5way", data["test"], 5, test["shots"])
+    measure(learner, "20way", data["test"], 20, [1, 5])
+    if length == "short":
+        measure(learner, "digits", data["digits"], 5, [1, 5])
+    if isinstance(learner, mb.RelationNet):  # trained with one example a class, and it adds examples up
+        of_means = relation(loss_fn=learner.loss_fn, method=RelationOfMeans)
+        of_means.load_state_dict(learner.state_dict())
+        measure(of_means, "5way_means", data["test"], 5, test["shots"])
+        del result["5way_means_ci95"]  # as wide as the others
     return result
 
 
@@ -137,7 +112,7 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     data = {"train": mb.glyphs(classes=400, seed=0), "test": mb.glyphs(classes=100, examples=60, seed=1)}
-    data["digits"] = digits()
+    data["digits"] = mb.digits()
     RUNS.mkdir(parents=True, exist_ok=True)
     jobs = [("short", name, seed) for seed in range(PROTOCOL["seeds"]["short"]) for name in LEARNERS]
     jobs += [("long", name, seed) for seed in range(PROTOCOL["seeds"]["long"]) for name in LONG]
