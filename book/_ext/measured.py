@@ -44,12 +44,12 @@ def look_up(text: str) -> Any:
 
 
 class Measured(SphinxRole):
-    """The value as it stands in the file, a fraction to three digits."""
+    """The value as it stands in the file; whole numbers with commas between thousands."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """The text node."""
         value = look_up(self.text)
-        return [nodes.Text(short(value) if isinstance(value, float) else str(value))], []
+        return [nodes.Text(f"{value:,}" if isinstance(value, int) else str(value))], []
 
 
 def short(x: float, digits: int = 3) -> str:
