@@ -319,6 +319,27 @@ def test_local_search_climbs_to_a_summit_and_starts_again():
     assert max(SPACE.choices[1].index(a[1]) - a[0] for a in proposals) == 3
 
 
+def test_local_search_does_not_wander_among_equals():
+    strategy = mb.nas.LocalSearch(SPACE, seed=0)
+    start = strategy.ask()
+    strategy.tell(start, 1.0)
+    tried = [strategy.ask() for _ in range(9)]
+    for arch in tried:
+        strategy.tell(arch, 1.0)
+    assert set(tried) == set(SPACE.neighbours(start))
+    assert strategy.centre == (1.0, start)
+
+
+def test_a_start_that_is_told_during_a_climb_does_not_end_it():
+    strategy = mb.nas.LocalSearch(SPACE, seed=0)
+    first, second, third = (strategy.ask() for _ in range(3))  # in flight together
+    for arch, score in ((first, 5.0), (second, 1.0)):
+        strategy.tell(arch, score)
+    assert strategy.centre == (5.0, first)
+    strategy.tell(third, 6.0)
+    assert strategy.centre == (6.0, third)
+
+
 def test_local_search_tries_no_neighbour_twice():
     space = mb.nas.SearchSpace(SPACE.decisions, canonical=lambda a: (*a[:2], True))  # the last decision changes nothing
     strategy = mb.nas.LocalSearch(space, seed=0)
