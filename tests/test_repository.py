@@ -61,9 +61,12 @@ def test_the_readme_shows_and_links_only_what_is_there():
 
 def test_the_measured_numbers_in_the_readme_are_the_committed_ones():
     readme = (ROOT / "README.md").read_text("utf8")
-    for name in ("protonet", "maml"):
-        result = results.load(f"omniglot_{name}_5way_1shot")
-        assert f"{result['rotated']['accuracy']} ± {result['rotated']['ci95']}" in readme
+    maml = results.load("omniglot_maml_5way_1shot")["rotated"]
+    assert f"| {maml['accuracy']} ± {maml['ci95']} |" in readme
+    for name in results.names():
+        for test in results.load(name).get("tests", []):
+            row = f"| {test['rotated']['accuracy']} ± {test['rotated']['ci95']} | {test['paper']}"
+            assert row in readme, f"{name}: {row}"
 
 
 def test_katex_has_one_version():

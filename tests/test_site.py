@@ -186,3 +186,8 @@ def test_the_page_on_the_papers_tables_says_what_was_measured():
     for test in five["tests"]:
         below = test["paper"] - test["rotated"]["accuracy"]
         assert test["rotated"]["ci95"] < below < 0.15
+    maml = results.load("maml_omniglot_5way_5shot_seed0")
+    (test,) = maml["tests"]
+    assert 1 < test["paper"] - test["rotated"]["accuracy"] < 1.5
+    assert maml["training"]["iterations"] * 20 == 60_000
+    assert round(maml["training"]["core_minutes"]) == 38
