@@ -52,7 +52,7 @@ class LocalSearch:
         self.centre: tuple[float, Architecture | None] = (-math.inf, None)
         self.untried: list[Architecture] = []  # neighbours of the centre, in random order
         self.starts: list[Architecture] = []  # random ones that were asked and not yet told
-        self.seen: set[Architecture] = set()
+        self.seen: dict[Architecture, None] = {}  # a set that keeps its order, so that equal runs have equal states
 
     def __repr__(self) -> str:
         return "LocalSearch()"
@@ -64,7 +64,7 @@ class LocalSearch:
         else:
             arch = self.space.random(self.rng)
             self.starts.append(arch)
-        self.seen.add(self.space.canonical(arch))
+        self.seen[self.space.canonical(arch)] = None
         return arch
 
     def tell(self, arch: Architecture, score: float | None) -> None:
@@ -90,5 +90,6 @@ class LocalSearch:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly where `state_dict` was taken."""
         self.centre = state["centre"]
-        self.untried, self.starts, self.seen = list(state["untried"]), list(state["starts"]), set(state["seen"])
+        self.untried, self.starts = list(state["untried"]), list(state["starts"])
+        self.seen = dict.fromkeys(state["seen"])
         self.rng.setstate(state["random"])
