@@ -8,6 +8,7 @@
 ```
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from docutils import nodes
@@ -57,15 +58,15 @@ def short(x: float, digits: int = 3) -> str:
     return f"{x:.0f}" if x >= 10 ** (digits - 1) else f"{x:#.{digits}g}"
 
 
-class Table(SphinxDirective):
+class Table(SphinxDirective, ABC):
     """A table whose rows come from committed results; the subclass says which."""
 
     required_arguments = 1
     final_argument_whitespace = True
 
+    @abstractmethod
     def rows(self, wanted: list[str], words: dict[str, str]) -> list[list[str]]:
         """The head and the rows of the table, in Markdown."""
-        raise NotImplementedError
 
     def run(self) -> list[nodes.Node]:
         """The table."""

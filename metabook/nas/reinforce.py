@@ -13,6 +13,7 @@ Learning*, 2017, https://arxiv.org/abs/1611.01578. Taught in section 3.2 of the 
 """
 
 import copy
+from abc import ABC, abstractmethod
 from random import Random
 from typing import Any, TypeAlias
 
@@ -27,7 +28,7 @@ __all__ = ["IndependentController", "LSTMController", "Reinforce"]
 _State: TypeAlias = tuple[Tensor, Tensor] | None  # what a recurrent controller remembers of the choices before
 
 
-class _Controller(nn.Module):
+class _Controller(nn.Module, ABC):
     """A distribution over the architectures of a space; those that the constraint forbids have probability 0.
 
     In float64: machines round differently, and this keeps the difference from changing a draw.
@@ -41,6 +42,7 @@ class _Controller(nn.Module):
         sizes = torch.tensor([len(row) for row in space.choices])
         self.padding = torch.arange(self.most) >= sizes[:, None]  # (decisions, most choices): True where there is none
 
+    @abstractmethod
     def forward(self, prefix: Architecture, start: int = 0, state: _State = None) -> tuple[Tensor, _State]:
         """Scores of the choices of decisions ``start`` to ``len(prefix)``, each given the choices before it.
 
@@ -55,7 +57,6 @@ class _Controller(nn.Module):
         logits : Tensor, (len(prefix) + 1 - start, most choices)
         state
         """
-        raise NotImplementedError
 
     def log_p(self, prefix: Architecture, start: int = 0, state: _State = None) -> tuple[Tensor, _State]:
         """Like `forward`, but ``log p(choice | the choices before)``: minus infinity for what must not be chosen."""
