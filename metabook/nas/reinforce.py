@@ -13,6 +13,7 @@ Learning*, 2017, https://arxiv.org/abs/1611.01578. Taught in section 3.2 of the 
 """
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from random import Random
 from typing import Any, TypeAlias
@@ -70,6 +71,16 @@ class _Controller(nn.Module, ABC):
                     forbidden[row, i] = choice not in allowed
         return logits.masked_fill(forbidden, -torch.inf).log_softmax(dim=-1), state
 
+    @torch.no_grad()
+    def draw(self, rng: Random) -> Architecture:
+        """Draw the choices one after another."""
+        arch: Architecture = ()
+        state = None
+        for d, row in enumerate(self.space.choices):
+            log_p, state = self.log_p(arch, d, state)
+            arch += tuple(rng.choices(row, log_p[0].exp().tolist()[: len(row)]))
+        return arch
+
     def columns(self, arch: Architecture) -> Tensor:
         """The number of each choice among those of its decision, (decisions, 1)."""
         return torch.tensor([index[choice] for index, choice in zip(self.index, arch, strict=True)])[:, None]
@@ -117,7 +128,11 @@ class LSTMController(_Controller):
 
 
 class IndependentController(_Controller):
-    """One softmax for each decision, all independent, with the gradient written out."""
+    """One softmax for each decision, all independent; its gradient is written out, over plain numbers.
+
+    On twenty numbers torch spends its time on calling operations: this is five times as fast, and a test compares it
+    with autograd.
+    """
 
     def __init__(self, space: SearchSpace) -> None:
         super().__init__(space)
@@ -127,21 +142,37 @@ class IndependentController(_Controller):
         """The same whatever was chosen before."""
         return self.table[start : len(prefix) + 1], None
 
-    @torch.no_grad()
+    def softmax(self, scores: list[float], prefix: Architecture) -> dict[Choice, float]:
+        """Probability of each allowed choice of the next decision, from the scores of all its choices."""
+        index = self.index[len(prefix)]
+        allowed = {choice: scores[index[choice]] for choice in self.space.allowed(prefix)}
+        top = max(allowed.values())
+        p = {choice: math.exp(z - top) for choice, z in allowed.items()}
+        total = sum(p.values())
+        return {choice: x / total for choice, x in p.items()}
+
+    def draw(self, rng: Random) -> Architecture:
+        """Draw the choices one after another."""
+        arch: Architecture = ()
+        for scores in self.table.tolist():
+            p = self.softmax(scores, arch)
+            arch += tuple(rng.choices(list(p), list(p.values())))
+        return arch
+
     def backward(self, arch: Architecture, advantage: float, entropy: float) -> None:
         """The same gradient as the general one, without a graph.
 
         With p = softmax(z):  d log p_a / dz_c = [c = a] - p_c  and  dH / dz_c = -p_c (log p_c + H).
         """
-        log_p, _ = self.log_p(arch[:-1])
-        p = log_p.exp()
-        grad = -advantage * p
-        grad.scatter_add_(1, self.columns(arch), torch.full((len(arch), 1), advantage, dtype=p.dtype))
-        if entropy:
-            log_p = log_p.masked_fill(log_p.isinf(), 0.0)
-            h = -(p * log_p).sum(dim=1, keepdim=True)
-            grad -= entropy * p * (log_p + h)
-        self.table.grad = grad
+        table = self.table.tolist()
+        for d, (chosen, row) in enumerate(zip(arch, table, strict=True)):
+            p = self.softmax(row, arch[:d])
+            log_p = {choice: math.log(x) if x else 0.0 for choice, x in p.items()}  # 0 log 0 = 0
+            h = -sum(x * log_p[choice] for choice, x in p.items())
+            row[:] = [0.0] * len(row)
+            for choice, x in p.items():
+                row[self.index[d][choice]] = advantage * ((choice == chosen) - x) - entropy * x * (log_p[choice] + h)
+        self.table.grad = torch.tensor(table, dtype=torch.float64)
 
 
 class Reinforce:
@@ -228,15 +259,9 @@ class Reinforce:
         log_p, _ = self.controller.log_p(arch[:-1])
         return float(log_p.gather(1, self.controller.columns(arch)).sum())
 
-    @torch.no_grad()
     def ask(self) -> Architecture:
         """Draw the choices one after another."""
-        arch: Architecture = ()
-        state = None
-        for d, row in enumerate(self.space.choices):
-            log_p, state = self.controller.log_p(arch, d, state)
-            arch += (self.rng.choices(row, log_p[0].exp().tolist()[: len(row)])[0],)
-        return arch
+        return self.controller.draw(self.rng)
 
     def tell(self, arch: Architecture, score: float | None) -> None:
         """Take one step along the gradient; a failure counts as the worst score so far."""
