@@ -24,7 +24,7 @@ FLOORS = [
     ["optimization", "metric", "nas"],
     ["evaluation"],
     ["embedded", "training"],
-    ["exercises", "plotting", "reproduce", "testing"],
+    ["candidates", "exercises", "plotting", "reproduce", "testing"],
     ["cli"],
 ]
 

@@ -16,6 +16,7 @@ Examples
 
 from metabook.nas import proxies
 from metabook.nas.evolution import RegularizedEvolution
+from metabook.nas.glyph_table import glyph_space, glyph_table
 from metabook.nas.local_search import LocalSearch
 from metabook.nas.loop import SearchResult, Strategy, Trial, search
 from metabook.nas.random_search import RandomSearch
@@ -34,6 +35,8 @@ __all__ = [
     "Strategy",
     "Table",
     "Trial",
+    "glyph_space",
+    "glyph_table",
     "load_nasbench201",
     "proxies",
     "search",

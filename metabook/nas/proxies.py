@@ -2,6 +2,7 @@
 """Zero-cost proxies: guesses at a network's accuracy that need one batch and no training.
 
     parameter_count     the number of weights
+    multiply_adds       of the convolutions and linear layers, for one batch
     gradient_norm       |gradient of the loss| at initialisation
     naswot              log |det K|, where K_ij counts the rectifiers that agree on examples i and j
 
@@ -19,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["gradient_norm", "naswot", "parameter_count"]
+__all__ = ["gradient_norm", "multiply_adds", "naswot", "parameter_count"]
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -31,6 +32,30 @@ def parameter_count(model: nn.Module) -> int:
     8
     """
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@torch.no_grad()
+def multiply_adds(model: nn.Module, x: Tensor) -> int:
+    """Multiplications (each with its addition) of all convolutions and linear layers, for the batch ``x``.
+
+    Examples
+    --------
+    >>> multiply_adds(nn.Conv2d(1, 4, 3, padding=1), torch.zeros(1, 1, 8, 8))  # 8 x 8 places, 9 weights, 4 channels
+    2304
+    """
+    model = copy.deepcopy(model).eval()
+    counts: list[int] = []
+
+    def count(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        weight = module.weight  # the first size is the output's channels; the rest is summed for each number out
+        assert isinstance(weight, Tensor)
+        counts.append(output.numel() * weight[0].numel())
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(count)
+    model(x)
+    return sum(counts)
 
 
 def gradient_norm(

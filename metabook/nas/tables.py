@@ -25,10 +25,12 @@ class Table:
     ----------
     space : SearchSpace
     valid : mapping of int to array, (architectures,) or (architectures, seeds)
-        Validation accuracy after each budget (epochs), in the order in which the space lists its architectures; one
+        Validation accuracy after each budget (epochs or iterations), in the order in which the space lists its architectures; one
         column for each training from another seed.
     test : array, (architectures,) or (architectures, seeds)
         Test accuracy after the full training.
+    costs : mapping of str to array, (architectures,), optional
+        What each architecture costs, by the name of the cost.
 
     Attributes
     ----------
@@ -50,7 +52,13 @@ class Table:
     (16, 1)
     """
 
-    def __init__(self, space: SearchSpace, valid: Mapping[int, ArrayLike], test: ArrayLike) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        valid: Mapping[int, ArrayLike],
+        test: ArrayLike,
+        costs: Mapping[str, ArrayLike] | None = None,
+    ) -> None:
         self.space = space
         if not valid:
             raise ValueError("valid has no budget: give at least one, as valid={12: accuracies}")
@@ -60,6 +68,7 @@ class Table:
         columns = {budget: self._columns(f"valid[{budget}]", valid[budget]) for budget in self.budgets}
         self._valid = {budget: dict(enumerate(seeds)) for budget, seeds in columns.items()}
         self._test = self._columns("test", test)
+        self._costs = {name: self._columns(f"costs[{name!r}]", of)[0] for name, of in (costs or {}).items()}
 
     def _columns(self, name: str, values: ArrayLike) -> list[list[float]]:
         array = np.asarray(values, dtype=np.float64)
@@ -77,7 +86,7 @@ class Table:
         ----------
         arch : architecture
         budget : int, optional
-            Epochs; the most there are, unless given.
+            Epochs or iterations; the most there are, unless given.
         seed : int
             Which of the trainings.
 
@@ -98,6 +107,20 @@ class Table:
         row = self._row[arch]
         return sum(column[row] for column in self._test) / len(self._test)
 
+    def cost(self, arch: Architecture, name: str) -> float:
+        """What an architecture costs.
+
+        Raises
+        ------
+        KeyError
+            If the architecture or the cost is not in the table; the message lists those that are.
+        """
+        if name not in self._costs:
+            raise KeyError(f"no cost is called {name!r}; there are: {', '.join(self._costs) or 'none'}")
+        if arch not in self._row:
+            raise self._missing(arch, None, 0)
+        return self._costs[name][self._row[arch]]
+
     @cached_property
     def best(self) -> Architecture:
         """The architecture with the highest test accuracy: what a search cannot know."""
@@ -107,7 +130,7 @@ class Table:
         if arch not in self._row:
             return KeyError(f"{arch} is not an architecture of this table, which has {self.space}")
         if budget is not None and budget not in self.budgets:
-            return KeyError(f"no training has {budget} epochs; there are {self.budgets}")
+            return KeyError(f"no training has the budget {budget}; there are {self.budgets}")
         seeds = len(self._valid[self.budgets[-1] if budget is None else budget])
         return KeyError(f"there is no seed {seed}; there are trainings from 0 to {seeds - 1}")
 
