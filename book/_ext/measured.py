@@ -24,11 +24,14 @@ WORDS = {
         "peak": "peak memory", "beyond": "beyond the start", "share": "arithmetic of `metabook`, of the peak",
         "ms": "{x} ms", "mb": "{x} MB", "comma": ", ", "task": "{way}-way {shot}-shot", "paper": "the paper",
         "ours": "ours", "length": "iterations", "minutes": "core-minutes", "seed": "seed",
+        "thread": "{n} thread", "threads": "{n} threads", "kept": "memory kept", "episodes": "{n:,} episodes", "rate": "proposals a second",
+        "faster": "evolution in `metabook` is faster",
     },
     "zh": {
         "step": "{n} 步", "steps": "{n} 步", "second": "二阶", "first": "一阶", "peak": "峰值内存",
         "beyond": "开工之后新增", "share": "`metabook` 的算术，占峰值", "ms": "{x} 毫秒", "mb": "{x} MB", "comma": "，", "task": "{way} 类 {shot} 样本", "paper": "论文",
         "ours": "我们", "length": "迭代次数", "minutes": "单核分钟数", "seed": "种子",
+        "thread": "单线程", "threads": "{n} 线程", "kept": "不还内存", "episodes": "{n:,} 个任务", "rate": "每秒提案", "faster": "`metabook` 的进化快多少",
     },
 }  # fmt: skip
 
@@ -86,7 +89,11 @@ class SpeedTable(Table):
         result = results.load(wanted[0])
         if wanted[1:] == ["memory"]:
             return memory_rows(result, words)
-        works = [w for name, w in result["works"].items() if all(word in name.split("-") for word in wanted[1:])]
+        works = {
+            name: work for name, work in result["works"].items() if all(word in name.split("-") for word in wanted[1:])
+        }
+        if "proposals" in wanted:
+            return proposal_rows(*works.values(), words)
         return speed_rows(works, words)
 
 
@@ -112,19 +119,35 @@ class ReproductionTable(Table):
         return rows
 
 
-def speed_rows(works: list[dict[str, Any]], words: dict[str, str]) -> list[list[str]]:
-    head = [
-        words["step" if w["inner_steps"] == 1 else "steps"].format(n=w["inner_steps"])
-        + words["comma"]
-        + words["first" if w["first_order"] else "second"]
-        for w in works
-    ]
-    found = [w["implementations"] for w in works]
-    names = [name for name in found[0] if name not in ("learn2learn", "metabook, one task at a time")]
-    rows = [[name, *(speedup(f.get(name, {})) for f in found)] for name in names]
-    base = ["learn2learn", *(words["ms"].format(x=short(f["learn2learn"]["ms"])) for f in found)]
-    share = [words["share"], *(f"{100 * f['metabook']['share_of_sgemm']:.0f} %" for f in found)]
-    return [["", *head], base, *rows, share]
+def speed_rows(works: dict[str, dict[str, Any]], words: dict[str, str]) -> list[list[str]]:
+    found = [w["implementations"] for w in works.values()]
+    reference = next(name for name, entry in found[0].items() if entry.get("speedup_ci95") == [1.0, 1.0])
+    names = [name for name in found[0] if name not in (reference, "metabook, one task at a time")]
+    rows = [["", *(heading(name, work, words) for name, work in works.items())]]
+    rows += [[reference, *(words["ms"].format(x=short(f[reference]["ms"])) for f in found)]]
+    rows += [[name, *(speedup(f.get(name, {})) for f in found)] for name in names]
+    if "share_of_sgemm" in found[0].get("metabook", {}):
+        rows += [[words["share"], *(f"{100 * f['metabook']['share_of_sgemm']:.0f} %" for f in found)]]
+    return rows
+
+
+def heading(name: str, work: dict[str, Any], words: dict[str, str]) -> str:
+    """What distinguishes a work from its neighbours in the table."""
+    if "inner_steps" in work:
+        steps = words["step" if work["inner_steps"] == 1 else "steps"].format(n=work["inner_steps"])
+        return steps + words["comma"] + words["first" if work["first_order"] else "second"]
+    parts = [words["episodes"].format(n=work["episodes"])] if name.startswith("evaluation") else []
+    parts += [words["thread" if work["threads"] == 1 else "threads"].format(n=work["threads"])]
+    parts += [words["kept"]] * ("kept" in name.split("-"))
+    return words["comma"].join(parts)
+
+
+def proposal_rows(work: dict[str, Any], words: dict[str, str]) -> list[list[str]]:
+    rows = [["", words["rate"], words["faster"]]]
+    for name, entry in work["implementations"].items():
+        rate = float(f"{entry.get('per_second', 0):.3g}")
+        rows.append([name, f"{rate:,.0f}" if rate else "–", speedup(entry.get("evolution_is_faster", {}))])
+    return rows
 
 
 def speedup(found: dict[str, Any]) -> str:
