@@ -4,6 +4,7 @@
 Ten thousand episodes of 5-way 1-shot look at 800,000 images, of a test set that has some thousands. A learner whose
 vector of an image depends on that image alone, in evaluation mode, gives the same scores either way. It has two
 methods: ``embed`` (images to vectors) and ``score`` (vectors of an episode to scores), and calling it does both.
+Taught in section 3.3 of the book.
 """
 
 import copy

@@ -153,7 +153,22 @@ def compare(
     progress: bool = False,
     metric: str | None = None,
 ) -> Comparison:
-    """Measure two learners on the same episodes; the arguments are those of `evaluate`.
+    """Measure two learners on the same episodes.
+
+    Parameters
+    ----------
+    first, second : Learner
+    tasks, episodes, start, batch, progress, metric
+        Those of `evaluate`.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    ValueError
+        If one learner is measured by its accuracy and the other by its loss.
 
     Examples
     --------
@@ -228,6 +243,18 @@ def evaluate_steps(
 
     The steps at test may be more than those in training, and the best number of them is a choice that belongs to
     validation tasks. The other arguments are those of `evaluate`.
+
+    Parameters
+    ----------
+    learner : Learner
+        One that takes ``steps`` when it is called, as `MAML` and its relatives do.
+    steps : int
+        The most inner steps to take.
+
+    Returns
+    -------
+    list of Score
+        Of length ``steps + 1``; entry k is measured after k steps.
 
     Raises
     ------

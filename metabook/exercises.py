@@ -24,6 +24,12 @@ class Verdict:
     ok : bool, optional
         ``None`` before there is an answer.
     en, zh : str
+
+    Examples
+    --------
+    >>> right("It is even.", "它是偶数。")
+    Right. It is even.
+    答对了。它是偶数。
     """
 
     ok: bool | None
@@ -39,12 +45,24 @@ class Verdict:
 
 
 def right(en: str, zh: str) -> Verdict:
-    """The answer is right, and why."""
+    """The answer is right, and why.
+
+    Examples
+    --------
+    >>> right("It is even.", "它是偶数。").ok
+    True
+    """
     return Verdict(True, f"Right. {en}", f"答对了。{zh}")
 
 
 def wrong(en: str, zh: str) -> Verdict:
-    """The answer is not right, and where to look."""
+    """The answer is not right, and where to look.
+
+    Examples
+    --------
+    >>> wrong("Divide by two.", "除以二试试。").en
+    'Not yet. Divide by two.'
+    """
     return Verdict(False, f"Not yet. {en}", f"还不对。{zh}")
 
 

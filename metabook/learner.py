@@ -38,6 +38,15 @@ class Learner(nn.Module, ABC):
     transductive : bool
         Whether the prediction for a query may depend on the other queries: true of a network that normalises
         with the statistics of the batch. Printed with every score.
+
+    Examples
+    --------
+    >>> class FirstClass(Learner):  # answers every query with the smallest label of the support set
+    ...     def forward(self, support_x, support_y, query_x):
+    ...         way = label_columns(support_y)[0].shape[1]
+    ...         return F.one_hot(torch.zeros(query_x.shape[:2], dtype=torch.long), way).float()
+    >>> FirstClass().predict(torch.rand(1, 4, 3), torch.tensor([[8, 8, 5, 5]]), torch.rand(1, 2, 3))
+    tensor([[5, 5]])
     """
 
     def __init__(self, loss_fn: LossFn = F.cross_entropy) -> None:

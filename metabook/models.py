@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The networks of the papers: a small multilayer perceptron, four blocks of convolution, and ways to normalise."""
+"""The networks of the papers: a small multilayer perceptron, four blocks of convolution, and ways to normalise.
+
+Taught in sections 3.1 and 5.1 of the book.
+"""
 
 import itertools
 import math

@@ -19,7 +19,16 @@ BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", 
 
 
 def book_style() -> None:
-    """Set matplotlib's defaults to the book's: wide enough to read on a phone, no frame where none is needed."""
+    """Set matplotlib's defaults to the book's: wide enough to read on a phone, no frame where none is needed.
+
+    Examples
+    --------
+    >>> import matplotlib as mpl
+    >>> with mpl.rc_context():  # afterwards everything is as it was
+    ...     book_style()
+    ...     mpl.rcParams["font.size"]
+    12.0
+    """
     import matplotlib as mpl
     from cycler import cycler
 
@@ -42,7 +51,25 @@ def book_style() -> None:
 def show_images(
     ax: "Axes", images: Tensor, titles: Sequence[str] | None = None, colors: Sequence[str] | None = None
 ) -> None:
-    """Draw small images (N, H, W) side by side as ink on paper, each with a word below it."""
+    """Draw small images side by side as ink on paper, each with a word below it.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+    images : Tensor, (N, H, W)
+        Between 0, paper, and 1, ink.
+    titles, colors : sequence of str, optional
+        N words and their colours.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from matplotlib.figure import Figure
+    >>> ax = Figure().add_subplot()
+    >>> show_images(ax, torch.rand(3, 28, 28), ["a", "b", "c"])
+    >>> ax.images[0].get_array().shape  # with four columns of paper between two images
+    (28, 92)
+    """
     n, height, width = images.shape
     gap = 4
     strip = np.ones((height, n * (width + gap) - gap))
@@ -58,7 +85,22 @@ def show_images(
 
 
 def source(*things: Callable[..., Any]) -> Any:
-    """The package's own code of some functions or methods, without their docstrings, for a notebook to show."""
+    """The package's own code of some functions or methods, without their docstrings, for a notebook to show.
+
+    Parameters
+    ----------
+    *things : function or method
+
+    Returns
+    -------
+    IPython.display.Markdown
+
+    Examples
+    --------
+    >>> import metabook as mb
+    >>> print(source(mb.MAML.adapted).data.splitlines()[1])
+    def adapted(self) -> Weights:
+    """
     from IPython.display import Markdown  # in every notebook, and needed nowhere else
 
     parts = []

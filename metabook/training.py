@@ -39,6 +39,14 @@ class History:
         The iteration whose weights the learner now has; ``None`` without validation.
     seconds : float
         Time spent training and validating, over all resumed parts.
+
+    Examples
+    --------
+    >>> import metabook as mb
+    >>> learner = mb.MAML(mb.MLP(1, 1), loss_fn=torch.nn.functional.mse_loss)
+    >>> history = mb.train(learner, mb.Sinusoids(), iterations=3, tasks_per_batch=2, progress=False)
+    >>> len(history.losses), history.best_iteration
+    (3, None)
     """
 
     losses: list[float] = field(default_factory=list)

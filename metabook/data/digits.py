@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Handwritten digits that come with scikit-learn: real handwriting without a download."""
+"""Handwritten digits that come with scikit-learn: real handwriting without a download. Taught in section 3.3."""
 
 import numpy as np
 

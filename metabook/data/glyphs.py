@@ -3,7 +3,7 @@
 
 A class is one to four smooth strokes; an instance jitters their control points, bends the whole by a small
 affine map, and picks a pen width. Every number is a function of (seed, class, instance), so the first hundred
-classes are the same whether a hundred or a thousand are asked for.
+classes are the same whether a hundred or a thousand are asked for. Taught in section 5.2 of the book.
 """
 
 from dataclasses import dataclass

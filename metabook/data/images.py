@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Labelled images, and splits that keep whole classes apart."""
+"""Labelled images, and splits that keep whole classes apart. Taught in section 2.1 of the book."""
 
 import itertools
 from collections.abc import Sequence

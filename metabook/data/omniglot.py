@@ -6,6 +6,7 @@ https://doi.org/10.1126/science.aab3050; data: https://github.com/brendenlake/om
 characters is that of Vinyals et al., 2016, as the authors of prototypical networks published it.
 
 Nothing is unpacked: the images are read out of the two archives, after their contents were checked.
+Taught in section 5.2 of the book.
 """
 
 import hashlib
@@ -78,6 +79,11 @@ def omniglot(rotations: bool = True, size: int = 28, resize: str = "nearest") ->
     ------
     RuntimeError
         If there is no copy and none can be downloaded, or the contents are not Omniglot's.
+
+    References
+    ----------
+    Lake, Salakhutdinov & Tenenbaum, 2015, https://doi.org/10.1126/science.aab3050; the split:
+    Vinyals et al., 2016, https://arxiv.org/abs/1606.04080
 
     Examples
     --------

@@ -23,7 +23,7 @@ def squared_euclidean(queries: Tensor, prototypes: Tensor) -> Tensor:
     Returns
     -------
     Tensor, (T, Q, C)
-        Computed as |z|^2 - 2 z.c + |c|^2, a matrix product: memory T Q C, never T Q C D.
+        Computed as ``|z|^2 - 2 z.c + |c|^2``, a matrix product: memory T Q C, never T Q C D.
 
     Examples
     --------
@@ -38,12 +38,24 @@ def squared_euclidean(queries: Tensor, prototypes: Tensor) -> Tensor:
 
 
 def euclidean(queries: Tensor, prototypes: Tensor) -> Tensor:
-    """Plain Euclidean distance, |z - c|; shapes as in `squared_euclidean`."""
+    """Plain Euclidean distance, ``|z - c|``; shapes as in `squared_euclidean`.
+
+    Examples
+    --------
+    >>> euclidean(torch.tensor([[[0.0, 0.0]]]), torch.tensor([[[3.0, 4.0]]]))
+    tensor([[[5.]]])
+    """
     return squared_euclidean(queries, prototypes).clamp_min(1e-12).sqrt()  # the root has no slope at zero
 
 
 def manhattan(queries: Tensor, prototypes: Tensor) -> Tensor:
-    """Sum of the absolute differences; shapes as in `squared_euclidean`."""
+    """Sum of the absolute differences; shapes as in `squared_euclidean`.
+
+    Examples
+    --------
+    >>> manhattan(torch.tensor([[[0.0, 0.0]]]), torch.tensor([[[3.0, 4.0]]]))
+    tensor([[[7.]]])
+    """
     return torch.cdist(queries, prototypes, p=1)
 
 
@@ -52,6 +64,11 @@ def cosine(queries: Tensor, prototypes: Tensor) -> Tensor:
 
     The scores of two classes then differ by 2 at most, and a softmax over five classes gives the best of them at most
     65 %: learn with a temperature.
+
+    Examples
+    --------
+    >>> cosine(torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]]]))
+    tensor([[[0., 1., 2.]]])
     """
     return 1 - F.normalize(queries, dim=-1) @ F.normalize(prototypes, dim=-1).mT
 

@@ -6,6 +6,7 @@
 Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, *Matching Networks for One Shot Learning*, 2016,
 https://arxiv.org/abs/1606.04080, without their full context embeddings. A prototypical network averages the vectors
 of a class before it compares; this one compares before it averages. With one example a class both compare with that.
+Taught in section 3.3 of the book.
 """
 
 import torch
@@ -29,6 +30,10 @@ class MatchingNet(EmbeddingLearner):
         Of the cosines; learned from here. With a scale of one, as in the paper, no vote of five is above 65 %.
     embedding_dtype : torch.dtype, optional
         For the embedding in training, such as ``torch.bfloat16``: see `EmbeddingLearner`.
+
+    References
+    ----------
+    Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, 2016, https://arxiv.org/abs/1606.04080
 
     Examples
     --------

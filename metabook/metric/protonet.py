@@ -38,6 +38,10 @@ def compute_prototypes(support_x: Tensor, support_y: Tensor) -> Tensor:
     ValueError
         If shapes do not agree or labels are not integers.
 
+    References
+    ----------
+    Snell, Swersky & Zemel, 2017, https://arxiv.org/abs/1703.05175
+
     Examples
     --------
     >>> compute_prototypes(torch.tensor([[0.0], [2.0], [5.0]]), torch.tensor([9, 9, 3]))

@@ -4,6 +4,7 @@
     r(x, k) = g([f(x), sum of f(x_s) over the support examples of class k]),  between 0 and 1
 
 Sung, Yang, Zhang, Xiang, Torr & Hospedales, *Learning to Compare*, 2018, https://arxiv.org/abs/1711.06025.
+Taught in section 3.3 of the book.
 """
 
 import torch
@@ -37,6 +38,10 @@ class RelationNet(EmbeddingLearner):
         `one_hot_mse`, the paper's; or cross-entropy over the classes.
     embedding_dtype : torch.dtype, optional
         For the embedding in training, such as ``torch.bfloat16``: see `EmbeddingLearner`.
+
+    References
+    ----------
+    Sung, Yang, Zhang, Xiang, Torr & Hospedales, 2018, https://arxiv.org/abs/1711.06025
 
     Examples
     --------

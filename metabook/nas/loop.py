@@ -27,6 +27,32 @@ class Strategy(Protocol):
 
     ``ask`` may be called several times before the first ``tell``; scores are told in the order asked, higher being
     better and ``None`` standing for an evaluation that failed. The random state is the strategy's own.
+
+    Attributes
+    ----------
+    space : SearchSpace
+
+    Examples
+    --------
+    >>> class InOrder:  # a strategy needs no base class, only these methods
+    ...     def __init__(self, space):
+    ...         self.space, self.asked = space, 0
+    ...
+    ...     def ask(self):
+    ...         self.asked += 1
+    ...         return list(self.space)[(self.asked - 1) % len(self.space)]
+    ...
+    ...     def tell(self, arch, score):
+    ...         pass
+    ...
+    ...     def state_dict(self):
+    ...         return {"asked": self.asked}
+    ...
+    ...     def load_state_dict(self, state):
+    ...         self.asked = state["asked"]
+    >>> strategy = InOrder(SearchSpace({"width": [8, 16], "depth": [1, 2]}))
+    >>> search(strategy, lambda arch: -arch[0] * arch[1], budget=4).best
+    (8, 1)
     """
 
     space: SearchSpace
@@ -49,6 +75,18 @@ class Trial(NamedTuple):
 
     ``repeated`` says that the score was remembered from an earlier trial of the same network; ``error`` says what
     went wrong where ``score`` is ``None``.
+
+    Attributes
+    ----------
+    architecture : Architecture
+    score : float, optional
+    repeated : bool
+    error : str, optional
+
+    Examples
+    --------
+    >>> Trial((16, "skip"), 0.93)
+    Trial(architecture=(16, 'skip'), score=0.93, repeated=False, error=None)
     """
 
     architecture: Architecture
@@ -67,6 +105,12 @@ class SearchResult:
         In the order told.
     seconds : float
         Time spent, over all resumed parts.
+
+    Examples
+    --------
+    >>> result = SearchResult([Trial((8,), 0.5), Trial((16,), None, error="ValueError: no"), Trial((32,), 0.75)])
+    >>> result.best, result.score
+    ((32,), 0.75)
     """
 
     history: list[Trial] = field(default_factory=list)

@@ -26,6 +26,10 @@ __all__ = ["gradient_norm", "multiply_adds", "naswot", "parameter_count"]
 def parameter_count(model: nn.Module) -> int:
     """The number of weights that training would change.
 
+    References
+    ----------
+    Abdelfattah, Mehrotra, Dudziak & Lane, 2021, https://arxiv.org/abs/2101.08134
+
     Examples
     --------
     >>> parameter_count(nn.Linear(3, 2))
@@ -71,6 +75,10 @@ def gradient_norm(
     loss_fn : callable
         ``loss_fn(predictions, targets)``, a scalar.
 
+    References
+    ----------
+    Abdelfattah, Mehrotra, Dudziak & Lane, 2021, https://arxiv.org/abs/2101.08134
+
     Examples
     --------
     >>> model = nn.Linear(1, 1, bias=False)
@@ -102,6 +110,10 @@ def naswot(model: nn.Module, x: Tensor) -> float:
     ------
     ValueError
         If no ``nn.ReLU`` was used: ``F.relu`` is not seen.
+
+    References
+    ----------
+    Mellor, Turner, Storkey & Crowley, 2021, https://arxiv.org/abs/2006.04647
 
     Examples
     --------

@@ -14,6 +14,7 @@ from typing import TypeAlias
 __all__ = ["Architecture", "Choice", "SearchSpace"]
 
 Choice: TypeAlias = str | int | float | bool | None
+#: One choice for each decision of a `SearchSpace`, in the order of the decisions.
 Architecture: TypeAlias = tuple[Choice, ...]
 
 TRIES = 100_000  # architectures that are shown to a constraint before it is called impossible

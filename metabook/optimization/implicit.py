@@ -6,6 +6,7 @@
 
 At the minimum the gradient of the inner objective is zero; differentiating that equation gives the second line.
 Rajeswaran, Finn, Kakade & Levine, *Meta-Learning with Implicit Gradients*, 2019, https://arxiv.org/abs/1909.04630.
+Taught in section 3.1 of the book.
 """
 
 from collections.abc import Callable
@@ -38,6 +39,10 @@ class ImplicitMAML(MAML):
         Steps of conjugate gradients, each one Hessian-vector product.
     **options
         Those of `MAML`.
+
+    References
+    ----------
+    Rajeswaran, Finn, Kakade & Levine, 2019, https://arxiv.org/abs/1909.04630
 
     Examples
     --------

@@ -3,6 +3,7 @@
 
 Antoniou, Edwards & Storkey, *How to train your MAML*, 2019, https://arxiv.org/abs/1810.09502. The fifth of them, the
 cosine schedule of the outer loop, is ``metabook.train(..., schedule="cosine")``.
+Taught in section 3.1 of the book.
 """
 
 from collections.abc import Iterable, Iterator
@@ -46,6 +47,10 @@ class MAMLPlusPlus(MAML):
         Leave out second derivatives while the outer loop is younger than this many iterations.
     **options
         Those of `MAML`.
+
+    References
+    ----------
+    Antoniou, Edwards & Storkey, 2019, https://arxiv.org/abs/1810.09502
 
     Examples
     --------

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Relatives of MAML that differ from it by one thought each: what is adapted, how far a step goes, what training asks."""
+"""Relatives of MAML that differ from it by one thought each: what is adapted, how far a step goes, what training asks.
+
+Taught in section 3.1 of the book.
+"""
 
 import torch
 from torch import Tensor, nn

@@ -5,6 +5,7 @@
     theta <- theta + epsilon * mean_i (phi_i - theta)
 
 Nichol, Achiam & Schulman, *On First-Order Meta-Learning Algorithms*, 2018, https://arxiv.org/abs/1803.02999.
+Taught in sections 3.1 and 4.1 of the book.
 """
 
 import torch
@@ -25,6 +26,10 @@ class Reptile(MAML):
     its examples, support and query together. At test it adapts to the support set, like MAML.
 
     Takes the arguments of `MAML`, with several inner steps: with one, Reptile is joint training.
+
+    References
+    ----------
+    Nichol, Achiam & Schulman, 2018, https://arxiv.org/abs/1803.02999
 
     Examples
     --------
