@@ -25,6 +25,7 @@ FLOORS = [
     ["evaluation"],
     ["embedded", "training"],
     ["candidates", "exercises", "plotting", "reproduce", "testing"],
+    ["weight_sharing"],
     ["cli"],
 ]
 

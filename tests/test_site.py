@@ -170,6 +170,61 @@ def test_the_page_on_speed_says_what_was_measured():
     assert memory["TorchOpt"] > 8 * memory["naive loop"]
 
 
+def test_the_page_on_speed_says_what_was_measured_of_prototypes():
+    result = results.load("speed_metric")
+    works = {name: work["implementations"] for name, work in result["works"].items()}
+    trained = {name: w for name, w in works.items() if name.startswith("training")}
+    assert all("error" in w["authors' code"] for w in trained.values()), "its row is empty"
+    assert all(1.05 < w["metabook"]["speedup"] < 1.16 for w in trained.values()), "a tenth"
+    includes_no_gain = {name for name, w in trained.items() if w["metabook"]["speedup_ci95"][0] < 1}
+    assert includes_no_gain == {"training-2thread"}
+    kept = [
+        works[f"training-memory-kept-{n}thread"]["easyfsl"]["ms"] / works[f"training-{n}thread"]["easyfsl"]["ms"]
+        for n in (1, 2)
+    ]
+    assert kept == pytest.approx([0.75, 0.5], abs=0.02)
+    half = [w["metabook, bfloat16 embedding"] for w in trained.values()]
+    assert all(0.09 < h["gradient_error"] < 0.13 for h in half)
+    for w in trained.values():
+        assert 0.45 < w["metabook, bfloat16 embedding"]["ms"] / w["metabook"]["ms"] < 0.7
+    few, many = ([w for name, w in works.items() if f"evaluation-{n}-" in name] for n in (600, 10_000))
+    assert all(7 < w["metabook, embedded once"]["speedup"] < 8.5 for w in few)
+    assert all(100 < w["metabook, embedded once"]["speedup"] < 105 for w in many)
+    assert all(1.12 < w["metabook, episode by episode"]["speedup"] < 1.26 for w in few + many)
+    assert all(w["easyfsl"]["other_predictions"] == 0 for w in few + many)
+    sampling = works["sampling-1thread"]
+    assert sampling["metabook, one at a time"]["speedup"] < 1.15
+    assert 6.5 < sampling["metabook, batches of 32"]["speedup"] < 7.8
+
+
+def test_the_page_on_speed_says_what_half_precision_does_to_the_accuracy():
+    result = results.load("half_precision")
+    assert len(result["runs"]) == result["seeds"] == 5
+    assert result["training"]["iterations"] == 300
+    mean, width = result["difference"]["mean"], result["difference"]["ci95"]
+    assert abs(mean) < width, "no difference shows"
+    differences = [run["difference"] for run in result["runs"]]
+    assert min(differences) < -1 and max(differences) > 1
+    assert all(0.45 < run["bfloat16_seconds"] / run["float32_seconds"] < 0.6 for run in result["runs"])
+
+
+def test_the_page_on_speed_says_what_was_measured_of_search():
+    result = results.load("speed_nas")
+    assert result["peers"] == {"NNI": {"version": "3.0"}, "optuna": {"version": "5.0.0"}}
+    proposals, race = (result["works"][f"{name}-1thread"] for name in ("proposals", "race"))
+    found = proposals["implementations"]
+    assert found["NNI, EvolutionTuner"]["evolution_is_faster"]["speedup_ci95"][0] > 10
+    optuna = [entry["evolution_is_faster"] for name, entry in found.items() if name.startswith("optuna")]
+    assert len(optuna) == 3 and all(entry["speedup_ci95"][0] > 50 for entry in optuna)
+    assert found["optuna, TPESampler"]["us"] < 8000, "seven milliseconds, on a busy machine"
+    assert (race["seeds"], race["evaluations"]) == (200, 500)
+    assert race["architectures"] == 625
+    assert race["seconds"] < 20
+    assert race["strategies"]["reinforce, independent"]["seconds"] > 0.9 * race["seconds"]
+    protocol = results.load("nasbench201")
+    assert (protocol["evaluations"], protocol["searched"]["cifar10"]["reinforce_lstm"]["runs"]) == (105, 500)
+
+
 def test_a_number_on_a_page_is_looked_up_and_a_wrong_place_is_named():
     assert measured.look_up("speed_maml environment.cores") == 2
     assert measured.short(646.0) == "646"

@@ -448,6 +448,23 @@ def test_the_written_gradient_equals_autograds(space):
         assert torch.allclose(by_hand, gradient(strategy), atol=1e-12)
 
 
+@pytest.mark.parametrize("space", [SPACE, ODD], ids=["free", "constrained"])
+def test_plain_numbers_follow_torch_through_a_whole_search(space, monkeypatch):
+    def search():
+        strategy, proposals = mb.nas.Reinforce(space, "independent", entropy=0.1, seed=2), []
+        for _ in range(300):
+            proposals.append(strategy.ask())
+            strategy.tell(proposals[-1], math.sin(hash(proposals[-1][0]) + 2 * len(str(proposals[-1][2]))))
+        return proposals, strategy.controller.table.detach()
+
+    found, table = search()
+    for name in ("draw", "backward"):
+        monkeypatch.setattr(reinforce.IndependentController, name, getattr(reinforce._Controller, name))
+    expected, by_torch = search()
+    assert found == expected
+    assert torch.allclose(table, by_torch, atol=1e-9)
+
+
 @pytest.mark.filterwarnings("ignore:Converting a tensor")
 def test_the_baseline_is_that_of_the_scores_before(monkeypatch):
     strategy, advantages = mb.nas.Reinforce(SPACE, "independent", decay=0.9), []
