@@ -68,8 +68,8 @@ def main() -> None:
         "difference": {
             "what": "points of accuracy, bfloat16 minus float32: mean over seeds with its 95 % t-interval. A run's own "
             "difference_ci95 is over the shared test episodes.",
-            "mean": round(float(differences.mean()), 3),
-            "ci95": round(half_width(differences), 3),
+            "mean": round(float(differences.mean()), 2),
+            "ci95": round(half_width(differences), 2),
         },
         "runs": runs,
     }

@@ -141,15 +141,15 @@ def measure_race(seeds: int = 200, rounds: int = 3) -> dict[str, Any]:
                 mb.nas.search(make(table.space, seed), table.valid, EVALUATIONS, progress=False)
             seconds.append(time.process_time() - start)
         report[name] = {
-            "seconds": timing.digits(float(np.median(seconds))),
-            "seconds_of_rounds": [timing.digits(s) for s in seconds],
+            "seconds": round(float(np.median(seconds)), 2),
+            "seconds_of_rounds": [round(s, 2) for s in seconds],
         }
     return {
         "threads": 1,
         "architectures": len(table.space),
         "seeds": seeds,
         "evaluations": EVALUATIONS,
-        "seconds": timing.digits(sum(entry["seconds"] for entry in report.values())),
+        "seconds": round(sum(entry["seconds"] for entry in report.values()), 2),
         "strategies": report,
     }
 

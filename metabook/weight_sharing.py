@@ -35,10 +35,11 @@ CALIBRATION = 1000  # images from which batch norm's statistics are taken anew f
 class Supernet(nn.Module):
     """Every network of a space of blocks at once. Called as it is, it is the mixture.
 
-    A block is an operation, batch norm, max-pooling and a rectifier; ``"skip"`` only pools. All blocks have the same
-    number of channels: the image is repeated to fill them, so that each operation fits after each other one. (To a
-    convolution, sixteen times the same channel is one channel, with the sum of its weights.) Batch norm has no scale
-    and shift of its own, with which a branch could outweigh its share of the mixture.
+    A block is an operation, batch norm, max-pooling and a rectifier; ``"skip"`` only pools. From the second block on
+    all have the same number of channels, so that each operation fits after each other one: a skipped first block
+    repeats the image to fill them. (To a convolution, sixteen times the same channel is one channel, with the sum of
+    its weights. To ``sep5`` it is more than one channel; that is where a path and its architecture differ.) Batch norm
+    has no scale and shift of its own, with which a branch could outweigh its share of the mixture.
 
     Parameters
     ----------
@@ -69,14 +70,15 @@ class Supernet(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.blocks = nn.ModuleList(
-                nn.ModuleDict({str(op): _block(str(op), width) for op in row}) for row in space.choices
+                nn.ModuleDict({str(op): _block(str(op), width if i else 1, width) for op in row})
+                for i, row in enumerate(space.choices)
             )
         self.alpha = nn.Parameter(torch.zeros(len(space.choices), max(map(len, space.choices))))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def path(self, arch: Architecture) -> nn.Sequential:
         """The network of one architecture, made of the supernet's own modules."""
-        return nn.Sequential(_Repeat(self.width), *map(self.block, range(len(arch)), arch), nn.Flatten())
+        return nn.Sequential(*map(self.block, range(len(arch)), arch), nn.Flatten())
 
     def block(self, i: int, op: object) -> nn.Module:
         """The module of one operation in one block."""
@@ -92,7 +94,6 @@ class Supernet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The mixture: images (B, 1, H, W) to vectors (B, D)."""
-        x = x.expand(-1, self.width, -1, -1)
         for i, p in enumerate(self.shares()):
             outputs = [self.block(i, op)(x) for op in self.space.choices[i]]
             x = torch.stack([share * y for share, y in zip(p, outputs, strict=True)]).sum(dim=0)
@@ -100,18 +101,21 @@ class Supernet(nn.Module):
 
 
 class _Repeat(nn.Module):
-    def __init__(self, width: int) -> None:
+    """One channel, many times."""
+
+    def __init__(self, times: int) -> None:
         super().__init__()
-        self.width = width
+        self.times = times
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.expand(-1, self.width, -1, -1)
+        return x.expand(-1, self.times, -1, -1).contiguous(memory_format=torch.channels_last)
 
 
-def _block(op: str, width: int) -> nn.Module:
+def _block(op: str, channels: int, width: int) -> nn.Module:
     if op == "skip":
-        return nn.MaxPool2d(2)
-    return nn.Sequential(*operation(op, width, width), nn.BatchNorm2d(width, affine=False), nn.MaxPool2d(2), nn.ReLU())
+        return nn.MaxPool2d(2) if channels == width else nn.Sequential(nn.MaxPool2d(2), _Repeat(width))
+    convolutions = operation(op, channels, width)
+    return nn.Sequential(*convolutions, nn.BatchNorm2d(width, affine=False), nn.MaxPool2d(2), nn.ReLU())
 
 
 def train_paths(supernet: Supernet, tasks: FewShotTasks, iterations: int, lr: float = 3e-3, seed: int = 0) -> None:
@@ -249,10 +253,7 @@ def shared_scores(
                     module.momentum = 1.0  # the statistics of this one batch
             visit((*arch, op), block.train()(seen), block.eval()(images))
 
-    visit(
-        (),
-        *(x.expand(-1, supernet.width, -1, -1).contiguous(memory_format=torch.channels_last) for x in (seen, images)),
-    )
+    visit((), seen, images)
     return scores
 
 

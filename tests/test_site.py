@@ -216,7 +216,7 @@ def test_the_page_on_speed_says_what_was_measured_of_search():
     assert found["NNI, EvolutionTuner"]["evolution_is_faster"]["speedup_ci95"][0] > 10
     optuna = [entry["evolution_is_faster"] for name, entry in found.items() if name.startswith("optuna")]
     assert len(optuna) == 3 and all(entry["speedup_ci95"][0] > 50 for entry in optuna)
-    assert found["optuna, TPESampler"]["us"] < 8000, "seven milliseconds, on a busy machine"
+    assert 1500 < found["optuna, TPESampler"]["us"] < 2500, "two milliseconds"
     assert (race["seeds"], race["evaluations"]) == (200, 500)
     assert race["architectures"] == 625
     assert race["seconds"] < 20

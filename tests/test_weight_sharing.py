@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import metabook as mb
+from metabook import results
 from metabook.candidates import glyph_network, glyph_tasks
 from metabook.weight_sharing import CALIBRATION, Supernet, shared_scores, train_mixture, train_paths
 
@@ -38,7 +39,7 @@ def test_a_path_is_made_of_the_supernets_own_weights():
     assert theirs < ours
 
 
-def test_a_path_with_one_channel_is_the_network_of_the_candidate():
+def test_a_path_after_a_skipped_block_is_the_network_of_the_candidate():
     """Sixteen copies of a channel are to a convolution one channel, with the sum of its weights."""
     arch, x = ("skip", "conv3", "conv5"), torch.rand(8, 1, 16, 16)
     supernet = Supernet(mb.nas.SearchSpace({str(i): [op] for i, op in enumerate(arch)}))
@@ -144,3 +145,23 @@ def test_no_validation_or_test_image_is_seen_in_training(monkeypatch):
     for part in (valid, test):
         monkeypatch.setattr(part.images, "pixels", lambda *_: pytest.fail("training looked at other images"))
     train_paths(Supernet(mb.nas.glyph_space()), tasks, iterations=2)
+
+
+def test_the_committed_comparison_reports_what_the_table_says_and_not_the_shared_accuracy():
+    result = results.load("weight_sharing")
+    found, yardsticks = result["methods"], result["yardsticks"]
+    assert len(result["seeds"]) == len(found["paths"]["spearman"]["each"]) == 5
+    for shares in found["mixture"]["shares"]:
+        assert all(sum(row) == pytest.approx(1, abs=0.003) for row in shares)
+    for method in ("paths", "mixture"):
+        low, high = found[method]["spearman"]["ci95_architectures"]
+        assert low < found[method]["spearman"]["mean"] < high < yardsticks["one_training_of_50_iterations"]["spearman"]
+        chosen = found[method]["best_by_shared_weights"]
+        assert all(
+            network["test"] > shared + 5
+            for network, shared in zip(chosen["networks"], found[method]["shared_accuracy_of_it"], strict=True)
+        )
+        assert all(network["skips"] == network["architecture"].count("skip") for network in chosen["networks"])
+    assert (
+        found["untrained"]["spearman"]["mean"] < 0.3 < yardsticks["parameters"] < found["mixture"]["spearman"]["mean"]
+    )

@@ -31,7 +31,7 @@ WORDS = {
         "step": "{n} 步", "steps": "{n} 步", "second": "二阶", "first": "一阶", "peak": "峰值内存",
         "beyond": "开工之后新增", "share": "`metabook` 的算术，占峰值", "ms": "{x} 毫秒", "mb": "{x} MB", "comma": "，", "task": "{way} 类 {shot} 样本", "paper": "论文",
         "ours": "我们", "length": "迭代次数", "minutes": "单核分钟数", "seed": "种子",
-        "thread": "单线程", "threads": "{n} 线程", "kept": "不还内存", "episodes": "{n:,} 个任务", "rate": "每秒提案", "faster": "`metabook` 的进化快多少",
+        "thread": "单线程", "threads": "双线程", "kept": "不还内存", "episodes": "{n:,} 个任务", "rate": "每秒提案", "faster": "`metabook` 的进化快多少",
     },
 }  # fmt: skip
 
@@ -48,12 +48,13 @@ def look_up(text: str) -> Any:
 
 
 class Measured(SphinxRole):
-    """The value as it stands in the file; whole numbers with commas between thousands."""
+    """The value as it stands in the file; whole numbers with commas between thousands, and a true minus sign."""
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """The text node."""
         value = look_up(self.text)
-        return [nodes.Text(f"{value:,}" if isinstance(value, int) else str(value))], []
+        text = f"{value:,}" if isinstance(value, int) else str(value)
+        return [nodes.Text(text.replace("-", "\u2212") if isinstance(value, float) else text)], []
 
 
 def short(x: float, digits: int = 3) -> str:
