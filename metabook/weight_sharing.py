@@ -174,7 +174,7 @@ def train_mixture(
     iterations : int
     lr, alpha_lr : float
         Step sizes of the two Adams. The one of the weights falls to zero along half a cosine. DARTS itself steps
-        ``alpha`` with 0.0003, over a hundred times as many iterations.
+        ``alpha`` with 0.0003, in some 20,000 iterations.
 
     References
     ----------
