@@ -14,7 +14,7 @@ def test_what_was_measured_are_notebooks_of_the_book_and_none_takes_a_minute():
     assert set(MEASURED) <= set(tool.names()), "a notebook is gone: make status"
     for name, entry in MEASURED.items():
         assert 0 < entry["core_seconds"] < 60, name
-        assert {"processor", "cores", "torch", "python", "date", "code_cells"} <= set(entry), name
+        assert {"processor", "cores", "torch", "python", "date"} <= set(entry), name
 
 
 def test_the_table_has_every_notebook_and_says_what_changed_since():

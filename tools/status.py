@@ -38,7 +38,6 @@ def main() -> None:
         seconds = core_seconds(name)
         status["notebooks"][name] = {
             "core_seconds": round(seconds),
-            "code_cells": sum(cell.cell_type == "code" for cell in tool.read("en", name).cells),
             "code": code_digest(name),
             **environment(),
         }

@@ -17,9 +17,9 @@ from sphinx.util.docutils import SphinxDirective
 
 FILE = ROOT / "book" / "status.json"
 WORDS = {
-    "en": {"head": ["", "seconds of one core", "code cells", "torch", "Python", "processor", "day"],
+    "en": {"head": ["", "seconds of one core", "torch", "Python", "processor", "day"],
            "changed": "{} (code changed since)", "none": "not measured yet"},
-    "zh": {"head": ["", "单核秒数", "代码格数", "torch", "Python", "处理器", "日期"],
+    "zh": {"head": ["", "单核秒数", "torch", "Python", "处理器", "日期"],
            "changed": "{}（此后代码有改动）", "none": "尚未测量"},
 }  # fmt: skip
 
@@ -42,9 +42,7 @@ def rows(language: str) -> list[list[str]]:
             continue
         m = known[name]
         day = m["date"] if m["code"] == code_digest(name) else words["changed"].format(m["date"])
-        table.append(
-            [link, *map(str, (m["core_seconds"], m["code_cells"], m["torch"], m["python"], m["processor"])), day]
-        )
+        table.append([link, *map(str, (m["core_seconds"], m["torch"], m["python"], m["processor"])), day])
     return table
 
 
@@ -54,7 +52,7 @@ class StatusTable(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """The table."""
         table = rows(language_of(self.env.app))
-        table.insert(1, ["---", *["---:"] * 2, *["---"] * 4])
+        table.insert(1, ["---", "---:", *["---"] * 4])
         lines = StringList(["| " + " | ".join(row) + " |" for row in table], source=str(FILE))
         box = nodes.container(classes=["measured"])
         self.state.nested_parse(lines, self.content_offset, box)
