@@ -6,7 +6,7 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help book test serve notebooks address release-check clean
+.PHONY: help book test status serve notebooks address release-check clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -19,6 +19,9 @@ book: $(READY)  ## build both editions into _build/html
 
 test: $(READY)  ## style, types, all tests, and every notebook compared with its stored outputs
 	@$(PY) tools/check.py
+
+status: $(READY)  ## the same, and then the notebooks' times and versions on the page of status
+	@$(PY) tools/check.py --status
 
 serve: $(READY)  ## serve the built book on http://localhost:8000
 	@$(PY) -m http.server 8000 --bind localhost --directory _build/html

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Everything that must hold, in one go: style, types, tests, and every notebook against its stored outputs."""
+"""Everything that must hold, in one go: style, types, tests, and every notebook against its stored outputs.
+
+With `--status`, afterwards also the times on the page of status: see tools/status.py.
+"""
 
 import os
 import subprocess
@@ -22,7 +25,8 @@ STEPS = [
 
 def main() -> None:
     start = time.time()
-    for command in STEPS:
+    status = [[sys.executable, ROOT / "tools" / "status.py"]] if "--status" in sys.argv else []
+    for command in [*STEPS, *status]:
         result = subprocess.run(list(map(str, command)), cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"})
         if result.returncode:
             sys.exit(result.returncode)
