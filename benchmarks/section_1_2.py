@@ -23,7 +23,7 @@ import metabook as mb
 from metabook import results
 
 PROTOCOL = {
-    "task": "5-way; 400 procedural characters to train on (glyphs, seed 0), 100 others to test on (seed 1)",
+    "task": "5-way unless said; 400 procedural characters to train on (glyphs, seed 0), 100 others to test on (seed 1)",
     "network": "Conv4, 32 channels, batch norm",
     "training": {"iterations": {"short": 150, "long": 600}, "images": 120, "lr": 0.003, "schedule": "cosine"},
     "head": {"head": "cosine", "steps": 100, "lr": 0.1},
@@ -87,10 +87,12 @@ def percent(score: mb.Score) -> dict[str, float]:
     return {"accuracy": round(100 * score.mean, 2), "ci95": round(100 * score.ci95, 2)}
 
 
-def measure(learner: mb.Learner, images: mb.LabelledImages, shots: list[int]) -> dict[str, dict[str, float]]:
+def measure(
+    learner: mb.Learner, images: mb.LabelledImages, shots: list[int], way: int = 5
+) -> dict[str, dict[str, float]]:
     test = PROTOCOL["test"]
-    scores = mb.evaluate_embedded(learner, images, [5], shots, test["query"], test["episodes"], test["seed"])
-    return {str(k): percent(scores[5, k]) for k in shots}
+    scores = mb.evaluate_embedded(learner, images, [way], shots, test["query"], test["episodes"], test["seed"])
+    return {str(k): percent(scores[way, k]) for k in shots}
 
 
 def measure_all_weights(
@@ -147,7 +149,11 @@ def bill(images: mb.LabelledImages, seed: int) -> dict[str, list[int]]:
 
 def jobs() -> list[tuple[str, int]]:
     seeds = range(PROTOCOL["seeds"])
-    return [(what, seed) for what in ("short", "scratch", "bill", "long", "short_all_weights") for seed in seeds]
+    return [
+        (what, seed)
+        for what in ("short", "scratch", "bill", "long", "short_all_weights", "twenty_way")
+        for seed in seeds
+    ]
 
 
 def run(what: str, seed: int, data: dict[str, mb.LabelledImages]) -> dict[str, object]:
@@ -163,6 +169,9 @@ def run(what: str, seed: int, data: dict[str, mb.LabelledImages]) -> dict[str, o
         }
     if what == "bill":
         return dict(bill(data["test"], seed))
+    if what == "twenty_way":
+        lengths = PROTOCOL["training"]["iterations"]
+        return {n: measure(protonet(data["train"], lengths[n], seed), data["test"], shots[:5], way=20) for n in lengths}
     length = what.split("_")[0]
     iterations = PROTOCOL["training"]["iterations"][length]
     file = RUNS / f"{length}_classifier_seed{seed}.pt"
