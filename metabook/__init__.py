@@ -10,7 +10,7 @@ from metabook.data.omniglot import omniglot
 from metabook.embedded import evaluate_embedded
 from metabook.evaluation import Comparison, Score, compare, evaluate, evaluate_steps
 from metabook.learner import Learner
-from metabook.metric.baselines import FineTuning, NearestCentroid, NearestNeighbour
+from metabook.metric.baselines import FineTuning, FullFineTuning, NearestCentroid, NearestNeighbour
 from metabook.metric.matching import MatchingNet
 from metabook.metric.protonet import ProtoNet, compute_prototypes
 from metabook.metric.relation import RelationNet
@@ -38,6 +38,7 @@ __all__ = [
     "Episode",
     "FewShotTasks",
     "FineTuning",
+    "FullFineTuning",
     "History",
     "ImplicitMAML",
     "JointTraining",

@@ -2,8 +2,11 @@
 """One style for every figure of the book, and the drawings that several sections share."""
 
 import inspect
+import json
 import textwrap
 from collections.abc import Callable, Sequence
+from html import escape
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +15,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "book_style", "show_images", "source"]
+__all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "Timeline", "book_style", "show_images", "source"]
 
 # Okabe & Ito: distinguishable with any colour vision (https://jfly.uni-koeln.de/color/)
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#767676"
@@ -112,3 +115,49 @@ def source(*things: Callable[..., Any]) -> Any:
             code = code[: code.rindex("\n", 0, start)] + code[end:]
         parts.append(code.rstrip())
     return Markdown("```python\n" + "\n\n\n".join(parts) + "\n```")  # type: ignore[no-untyped-call]
+
+
+class Timeline:
+    """The history of the field from one file for both languages: a figure, and a list with links.
+
+    Shown as the value of a cell it is the list, in the language of the page around it; `draw` makes the figure.
+
+    Attributes
+    ----------
+    entries : list of dict
+        In the order of time: ``year``, ``who``, ``what`` (for the figure), ``link``, and a sentence in ``en`` and ``zh``.
+
+    Examples
+    --------
+    >>> Timeline().entries[0]["year"]
+    1987
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, Any]] = json.loads((files("metabook") / "timeline.json").read_text("utf8"))
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{e['year']}  {e['who']}: {e['en']}" for e in self.entries)
+
+    def _repr_html_(self) -> str:
+        def items(lang: str) -> str:
+            return "".join(
+                f'<li>{e["year"]}, <a href="{escape(e["link"])}">{escape(e["who"])}</a>: {escape(e[lang])}</li>'
+                for e in self.entries
+            )
+
+        return '<div class="words">' + "".join(f'<ul lang="{k}">{items(k)}</ul>' for k in ("en", "zh")) + "</div>"
+
+    def draw(self, ax: "Axes") -> None:
+        """Draw an axis of years on the left, and beside it a line for each entry, as evenly as they can stand."""
+        years = [e["year"] for e in self.entries]
+        first, last = years[0], years[-1]
+        rows = np.linspace(first, last, len(years))
+        ax.plot([0, 0], [first - 1, last + 1], color=GREY, linewidth=1)
+        for row, entry in zip(rows, self.entries, strict=True):
+            ax.plot([0, 0.6, 0.8], [entry["year"], row, row], color="#c8c8c8", linewidth=1, zorder=0)
+            ax.plot(0, entry["year"], "o", color=BLUE, markersize=5)
+            ax.text(0.9, row, f"{entry['year']}  {entry['what']}", va="center", fontsize=11)
+        ax.set(xlim=(-0.1, 5), ylim=(last + 1.5, first - 1.5), xticks=[], yticks=range(1990, last + 1, 5))
+        ax.spines["bottom"].set_visible(False)
+        ax.spines["left"].set_visible(False)

@@ -76,6 +76,7 @@ BASELINES = {
     "nearest centroid": lambda: mb.NearestCentroid(small_conv(norm="batch"), center=torch.ones(4)),
     "fine-tuning, linear": lambda: mb.FineTuning(small_conv(norm="batch"), steps=5),
     "fine-tuning, cosine": lambda: mb.FineTuning(small_conv(norm="batch"), head="cosine", steps=5),
+    "full fine-tuning": lambda: mb.FullFineTuning(small_conv(norm="batch"), steps=3),
 }
 
 

@@ -3,14 +3,17 @@
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 import metabook as mb
 from metabook import results
+from metabook.plotting import Timeline
 from metabook.reproduce import EXPERIMENTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,3 +129,18 @@ def test_a_committed_result_says_how_it_came_about(path):
     if "works" not in result:  # of a benchmark of speed the seeds are fixed in the command, and rounds take their place
         assert "seed" in str(result)
         assert "episodes" in str(result) or "evaluations" in result  # of learners, or of architectures
+
+
+def test_the_timeline_is_one_file_for_both_languages():
+    timeline = Timeline()
+    years = [entry["year"] for entry in timeline.entries]
+    assert years == sorted(years) and years[0] == 1987
+    for entry in timeline.entries:
+        assert set(entry) == {"year", "who", "what", "link", "en", "zh"}
+        assert entry["link"].startswith(("https://", "http://")) and entry["en"].endswith((".", "?"))
+        assert re.search(r"[一-鿿]", entry["zh"])
+    html = timeline._repr_html_()
+    assert html.count("<li>") == 2 * len(years) and '<ul lang="en">' in html and '<ul lang="zh">' in html
+    figure = Figure()
+    timeline.draw(figure.subplots())
+    assert sum(str(year) in t.get_text() for t in figure.axes[0].texts for year in set(years)) == len(years)

@@ -216,6 +216,32 @@ def test_a_new_head_fits_its_support_set_and_leaves_the_features_alone(head, tas
     assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, features.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("batch", [4, 32])
+def test_training_all_weights_fits_the_support_set_and_leaves_the_network_alone(batch, tasks):
+    features = mb.Conv4(width=8)
+    before = copy.deepcopy(features.state_dict())
+    episode = tasks.sample(2)
+    learner = mb.FullFineTuning(features, steps=60, lr=0.01, batch=batch)
+    labels = learner.predict(episode.support_x, episode.support_y, episode.support_x)
+    assert (labels == episode.support_y).double().mean() > 0.9
+    assert all(torch.equal(a, before[name]) for name, a in features.state_dict().items())
+    assert all(p.grad is None for p in features.parameters())
+
+
+def test_training_all_weights_is_the_plain_loop(tasks):
+    episode = tasks.sample(1)
+    features = mb.MLP(784, 6, hidden=(8,))
+    net = torch.nn.Sequential(copy.deepcopy(features), torch.nn.Linear(6, 5))
+    torch.nn.init.zeros_(net[1].weight), torch.nn.init.zeros_(net[1].bias)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    for _ in range(7):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(episode.support_x[0]), episode.support_y[0]).backward()
+        optimizer.step()
+    got = mb.FullFineTuning(features, steps=7, lr=0.01)(episode.support_x, episode.support_y, episode.query_x)
+    assert torch.allclose(got[0], net(episode.query_x[0]), atol=1e-6)
+
+
 def test_centring_and_normalising_are_what_they_say():
     x = torch.randn(1, 4, 6)
     center = torch.randn(6)
