@@ -29,7 +29,7 @@ FLOORS = [
     ["embedded", "training"],
     ["candidates", "exercises", "plotting", "reproduce", "testing"],
     ["weight_sharing"],
-    ["cli"],
+    ["cli", "drawings"],
 ]
 
 
