@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Train every network of `metabook.nas.glyph_space`: three seeds, two budgets. The embedded table comes from here.
 
-    python benchmarks/glyph_table.py            # about 100 minutes of one core; the work is shared by two
+    python benchmarks/glyph_table.py            # an hour of one core; the work is shared by two
 
 A training is that of `metabook.candidates`: 20-way 1-shot, 200 iterations or 50. What is validated are 500 tasks of
 other characters; after the full training, 2,000 test tasks of others again. Each training is one line of
@@ -113,8 +113,8 @@ def main() -> None:
         {
             "command": "python benchmarks/glyph_table.py",
             "task": "prototypical networks, 20-way 1-shot with 5 queries a class, glyphs of 16 x 16 pixels",
-            "protocol": f"500 characters to train, 250 to validate ({VALID_EPISODES} tasks), 250 to test "
-            f"({TEST_EPISODES:,} tasks); one task an iteration, Adam from 0.003 along half a cosine to zero",
+            "protocol": f"500 characters to train, 250 to validate ({VALID_EPISODES} episodes), 250 to test "
+            f"({TEST_EPISODES:,} episodes); one task an iteration, Adam from 0.003 along half a cosine to zero",
             "budgets": list(BUDGETS),
             "seeds": list(SEEDS),
             "seconds": "of processor time, the median of the seeds, one thread",

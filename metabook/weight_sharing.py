@@ -54,6 +54,10 @@ class Supernet(nn.Module):
     alpha : nn.Parameter, (blocks, most choices)
         Its softmax over a block's operations is their share of the mixture. Starts at zero.
 
+    References
+    ----------
+    Liu, Simonyan & Yang, 2019, https://arxiv.org/abs/1806.09055
+
     Examples
     --------
     >>> import metabook as mb
@@ -226,6 +230,10 @@ def shared_scores(
     -------
     dict of architecture to float
         In the order of the space.
+
+    References
+    ----------
+    Guo et al., 2020, https://arxiv.org/abs/1904.00420
 
     Examples
     --------
