@@ -46,7 +46,12 @@ def test_what_comes_from_a_paper_says_which(name):
     """A module that is about a paper links to it, and so does every public name of that module."""
     thing = api.find(name)
     module = sys.modules.get(getattr(thing, "__module__", ""))
-    own = {"JointTraining", "nas.Table", "nas.Architecture", "nas.proxies.multiply_adds"}  # of such a module, and of no paper
+    own = {
+        "JointTraining",
+        "nas.Table",
+        "nas.Architecture",
+        "nas.proxies.multiply_adds",
+    }  # of such a module, and of no paper
     if module and name not in own and re.search(r"https://(arxiv|doi)", inspect.getdoc(module) or ""):
         assert re.search(r"^References\n-+\n(.*\n)*?.*https://", inspect.getdoc(thing), re.M), f"{name} names no paper"
 
