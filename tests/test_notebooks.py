@@ -28,7 +28,8 @@ def cells(language, name, kind=None):
 def figures(language, name):
     """(index, cell) of code cells that show an image."""
     for i, cell in enumerate(cells(language, name)):
-        if cell.cell_type == "code" and any("image/png" in o.get("data", {}) for o in cell.outputs):
+        kinds = {kind for o in cell.get("outputs", ()) for kind in o.get("data", {})}
+        if kinds & {"image/png", "image/svg+xml"}:
             yield i, cell
 
 

@@ -25,7 +25,7 @@ FLOORS = [
     ["evaluation"],
     ["embedded", "training"],
     ["candidates", "exercises", "plotting", "reproduce", "testing"],
-    ["cli"],
+    ["cli", "drawings"],
 ]
 
 
