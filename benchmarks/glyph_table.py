@@ -115,6 +115,7 @@ def main() -> None:
             "task": "prototypical networks, 20-way 1-shot with 5 queries a class, glyphs of 16 x 16 pixels",
             "protocol": f"500 characters to train, 250 to validate ({VALID_EPISODES} tasks), 250 to test "
             f"({TEST_EPISODES:,} tasks); one task an iteration, Adam from 0.003 along half a cosine to zero",
+            "episodes": {"valid": VALID_EPISODES, "test": TEST_EPISODES},
             "budgets": list(BUDGETS),
             "seeds": list(SEEDS),
             "seconds": "of processor time, the median of the seeds, one thread",
