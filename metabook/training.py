@@ -149,7 +149,7 @@ def train(
             while len(history.losses) < iterations:
                 stop_if_asked()
                 clock, done = time.perf_counter(), len(history.losses)
-                factor = 0.5 + 0.5 * math.cos(math.pi * done / iterations) if schedule == "cosine" else 1.0
+                factor = half_cosine(done / iterations) if schedule == "cosine" else 1.0
                 for group, base in zip(optimizer.param_groups, run.base_lrs, strict=True):
                     group["lr"] = base * factor
                 sample = as_episodes(tasks.sample(tasks_per_batch, done * tasks_per_batch))
@@ -172,6 +172,11 @@ def train(
     run.finish()
     learner.eval()
     return history
+
+
+def half_cosine(done: float) -> float:
+    """What is left of a step size that falls to zero along half a cosine, when this share of the training is done."""
+    return 0.5 + 0.5 * math.cos(math.pi * done)
 
 
 def _outer_step(learner: Learner, optimizer: torch.optim.Optimizer, episodes: list[Episode], iteration: int) -> float:

@@ -16,7 +16,6 @@ in section 3.2 of the book.
 """
 
 import copy
-import math
 from random import Random
 
 import torch
@@ -26,6 +25,7 @@ from metabook.candidates import operation
 from metabook.metric.protonet import ProtoNet
 from metabook.nas.space import Architecture, SearchSpace
 from metabook.tasks.few_shot import FewShotTasks
+from metabook.training import half_cosine
 
 __all__ = ["Supernet", "shared_scores", "train_mixture", "train_paths"]
 
@@ -206,7 +206,7 @@ def train_mixture(
 
 def _set_lr(optimizer: torch.optim.Optimizer, lr: float, done: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = lr * (1 + math.cos(math.pi * done)) / 2
+        group["lr"] = lr * half_cosine(done)
 
 
 @torch.no_grad()

@@ -33,8 +33,6 @@ def test_every_part_of_the_document_has_its_entry():
 
 @pytest.mark.parametrize("section", MAP)
 def test_the_cells_are_there_in_both_languages(section):
-    if section not in titles():
-        pytest.skip(f"section {section} is not written yet")
     for entry in MAP[section]:
         assert entry["cells"], f"tests/source_map.yml: which cells of {section} treat {entry['phrase']!r}?"
         for place in entry["cells"]:

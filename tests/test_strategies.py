@@ -454,7 +454,7 @@ def test_plain_numbers_follow_torch_through_a_whole_search(space, monkeypatch):
         strategy, proposals = mb.nas.Reinforce(space, "independent", entropy=0.1, seed=2), []
         for _ in range(300):
             proposals.append(strategy.ask())
-            strategy.tell(proposals[-1], math.sin(hash(proposals[-1][0]) + 2 * len(str(proposals[-1][2]))))
+            strategy.tell(proposals[-1], math.sin(len(str(proposals[-1])) + 2 * len(str(proposals[-1][2]))))
         return proposals, strategy.controller.table.detach()
 
     found, table = search()

@@ -105,8 +105,8 @@ def used_in(number: str) -> frozenset[str]:
 
 
 def link(number: str, language: str) -> str:
-    """A link to a section in reStructuredText; a section that is not written yet is only named."""
-    return f":doc:`{number} </notebooks/{language}/{titles()[number]}>`" if number in titles() else number
+    """A link to a section in reStructuredText."""
+    return f":doc:`{number} </notebooks/{language}/{titles()[number]}>`"
 
 
 _words: dict[str, str] = {}  # what the page says of a name, before its docstring
