@@ -193,10 +193,7 @@ class FullFineTuning(Learner):
         """The network of one task, in evaluation mode."""
         body = copy.deepcopy(self.embedding).train()
         with torch.no_grad():
-            width = body(x).shape[1]
-            head = nn.utils.skip_init(nn.Linear, width, way, device=x.device, dtype=x.dtype)  # type: ignore[no-untyped-call]
-            for p in head.parameters():
-                nn.init.zeros_(p)  # nothing random, and no class ahead of another
+            head = _linear_from_zero(body(x).shape[1], way, like=x)
         net = nn.Sequential(body, head)
         optimizer = torch.optim.Adam(net.parameters(), lr=self.lr)
         with torch.enable_grad():
@@ -217,3 +214,11 @@ class FullFineTuning(Learner):
                 order = torch.randperm(examples, generator=generator)
             yield order[: self.batch]
             order = order[self.batch :]
+
+
+def _linear_from_zero(inputs: int, outputs: int, like: Tensor) -> nn.Linear:
+    """Scores w.z + b from w = 0, b = 0: nothing random, and no class ahead of another."""
+    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs, device=like.device, dtype=like.dtype)  # type: ignore[no-untyped-call]
+    for weights in layer.parameters():
+        nn.init.zeros_(weights)
+    return layer
