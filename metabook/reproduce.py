@@ -101,8 +101,8 @@ def _maml(
 EXPERIMENTS = {
     "protonet-omniglot-1shot": _protonet(1, 10000, {(5, 1): (98.8, None), (20, 1): (96.0, None)}),
     "protonet-omniglot-5shot": _protonet(5, 8000, {(5, 5): (99.7, None), (20, 5): (98.9, None)}),
-    "maml-omniglot-5way-1shot": _maml(5, 1, 0.4, 1, 32, 8000, (98.7, 0.4)),
-    "maml-omniglot-5way-5shot": _maml(5, 5, 0.4, 1, 32, 3000, (99.9, 0.1)),
+    "maml-omniglot-5way-1shot": _maml(5, 1, 0.4, 1, 32, 14000, (98.7, 0.4)),
+    "maml-omniglot-5way-5shot": _maml(5, 5, 0.4, 1, 32, 8000, (99.9, 0.1)),
     "maml-omniglot-20way-1shot": _maml(20, 1, 0.1, 5, 16, 8000, (95.8, 0.3)),
     "maml-omniglot-20way-5shot": _maml(20, 5, 0.1, 5, 16, 8000, (98.9, 0.2)),
 }
