@@ -4,15 +4,17 @@
     python benchmarks/section_1_2.py               # about half an hour of one core; run again to resume
     python benchmarks/section_1_2.py summary       # puts the runs into metabook/results/section_1_2.json
 
-The classifier and the prototypical network begin as the same random weights and see equally many images of the same 400
-characters, 120 an iteration. Settings that a baseline can choose (norm, head, distance, step size, steps) were
+The classifier and the prototypical network begin as the same random weights; these two and MAML see equally many images
+of the same 400 characters, 120 an iteration. Settings that can be chosen (norm, head, distance, step size, steps) were
 chosen on a third alphabet: `python benchmarks/section_1_2.py choose` prints what they were chosen from.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +30,7 @@ PROTOCOL = {
     "training": {"iterations": {"short": 150, "long": 600}, "images": 120, "lr": 0.003, "schedule": "cosine"},
     "head": {"head": "cosine", "steps": 100, "lr": 0.1},
     "all_weights": {"steps": 60, "steps_from_50_shots": 150, "lr": 0.003, "batch": 32},
+    "maml": {"norm": "support", "inner_lr": 0.1, "inner_steps": 5, "inner_steps_at_test": 10},
     "test": {"query": 15, "seed": 1, "shots": [1, 2, 5, 10, 20, 50, 100], "episodes": 600, "episodes_all_weights": 16},
     "digits": "scikit-learn's digits (metabook.digits), the same networks, 5-way",
     "bill": "images until 90 % of new drawings are right: five tasks of 20 test characters, 40 drawings to learn from",
@@ -62,6 +65,17 @@ def protonet(images: mb.LabelledImages, iterations: int, seed: int) -> mb.ProtoN
     return learner
 
 
+def maml(images: mb.LabelledImages, iterations: int, seed: int, **other: Any) -> mb.MAML:
+    """Meta-training: every iteration is four tasks of five characters, one support drawing and five queries of each."""
+    options = PROTOCOL["maml"] | other
+    torch.manual_seed(seed)
+    learner = mb.MAML(mb.Conv4(5, width=32, norm=options["norm"]), options["inner_lr"], options["inner_steps"])
+    tasks = mb.FewShotTasks(images, way=5, shot=1, query=5, seed=seed)
+    mb.train(learner, tasks, iterations, 4, lr=PROTOCOL["training"]["lr"], schedule="cosine", progress=False)
+    learner.inner_steps = options["inner_steps_at_test"]
+    return learner
+
+
 def center_of(features: nn.Module, images: mb.LabelledImages) -> torch.Tensor:
     """The mean feature vector of the training images."""
     with torch.no_grad():
@@ -77,10 +91,15 @@ def on_features(features: nn.Module, images: mb.LabelledImages) -> dict[str, mb.
     }
 
 
-def all_weights(features: nn.Module, shot: int) -> mb.FullFineTuning:
+def all_weights(features: nn.Module) -> Callable[[int], mb.FullFineTuning]:
+    """The learner for each number of shots."""
     options = PROTOCOL["all_weights"]
-    steps = options["steps_from_50_shots" if shot >= 50 else "steps"]
-    return mb.FullFineTuning(features, steps=steps, lr=options["lr"], batch=options["batch"])
+
+    def learner(shot: int) -> mb.FullFineTuning:
+        steps = options["steps_from_50_shots" if shot >= 50 else "steps"]
+        return mb.FullFineTuning(features, steps=steps, lr=options["lr"], batch=options["batch"])
+
+    return learner
 
 
 def percent(score: mb.Score) -> dict[str, float]:
@@ -95,17 +114,15 @@ def measure(
     return {str(k): percent(scores[way, k]) for k in shots}
 
 
-def measure_all_weights(
-    features: nn.Module, images: mb.LabelledImages, shots: list[int], seed: int
+def measure_training(
+    learner: Callable[[int], mb.Learner], images: mb.LabelledImages, shots: list[int], seed: int
 ) -> dict[str, dict[str, float]]:
     """As `measure`, on fewer tasks, other ones for each seed, since every one of them is a training."""
     test, scores = PROTOCOL["test"], {}
     for shot in shots:
         tasks = mb.FewShotTasks(images, way=5, shot=shot, query=test["query"], seed=test["seed"])
         episodes = test["episodes_all_weights"]
-        scores[str(shot)] = percent(
-            mb.evaluate(all_weights(features, shot), tasks, episodes, start=seed * episodes, batch=1)
-        )
+        scores[str(shot)] = percent(mb.evaluate(learner(shot), tasks, episodes, start=seed * episodes, batch=1))
     return scores
 
 
@@ -151,7 +168,7 @@ def jobs() -> list[tuple[str, int]]:
     seeds = range(PROTOCOL["seeds"])
     return [
         (what, seed)
-        for what in ("short", "scratch", "bill", "long", "short_all_weights", "twenty_way")
+        for what in ("short", "scratch", "bill", "long", "short_all_weights", "twenty_way", "short_maml")
         for seed in seeds
     ]
 
@@ -163,7 +180,7 @@ def run(what: str, seed: int, data: dict[str, mb.LabelledImages]) -> dict[str, o
         torch.manual_seed(seed)
         nets = {"scratch": mb.Conv4(width=32), "scratch_perceptron": mb.MLP(784, 64, hidden=(128,))}
         return {
-            f"{name}_{images}": measure_all_weights(net, data[images], shots, seed)
+            f"{name}_{images}": measure_training(all_weights(net), data[images], shots, seed)
             for name, net in nets.items()
             for images in ("test", "digits")
         }
@@ -174,6 +191,12 @@ def run(what: str, seed: int, data: dict[str, mb.LabelledImages]) -> dict[str, o
         return {n: measure(protonet(data["train"], lengths[n], seed), data["test"], shots[:5], way=20) for n in lengths}
     length = what.split("_")[0]
     iterations = PROTOCOL["training"]["iterations"][length]
+    if what.endswith("maml"):
+        learner = maml(data["train"], iterations, seed)
+        return {
+            f"maml_{name}": measure_training(lambda _: learner, data[name], shots[:5], seed)
+            for name in ("test", "digits")
+        }
     file = RUNS / f"{length}_classifier_seed{seed}.pt"
     features = classifier(data["train"], iterations, seed) if not file.exists() else mb.Conv4(width=32)
     if file.exists():
@@ -182,7 +205,8 @@ def run(what: str, seed: int, data: dict[str, mb.LabelledImages]) -> dict[str, o
         torch.save(features.state_dict(), file)
     if what.endswith("all_weights"):
         return {
-            f"all_weights_{name}": measure_all_weights(features, data[name], shots, seed) for name in ("test", "digits")
+            f"all_weights_{name}": measure_training(all_weights(features), data[name], shots, seed)
+            for name in ("test", "digits")
         }
     learners = on_features(features, data["train"]) | {"protonet": protonet(data["train"], iterations, seed)}
     if what == "short" and seed == 0:
@@ -224,6 +248,14 @@ def choose() -> None:
             tasks = mb.FewShotTasks(valid, way=5, shot=shot, query=15, seed=1)
             scores.append(mb.evaluate(mb.FullFineTuning(net, steps, lr), tasks, episodes=12))
         print(f"{name:35}", lr, *(f"{100 * s.mean:.1f} ± {100 * s.ci95:.1f}  " for s in scores), flush=True)
+    for norm, lr, steps in (("group", 0.1, 1), ("support", 0.1, 1), ("support", 0.4, 1), ("support", 0.1, 5)):
+        learner = maml(train, 150, seed=0, norm=norm, inner_lr=lr, inner_steps=steps)
+        for learner.inner_steps in (steps, 10):
+            scores = []
+            for shot in (1, 5, 20):
+                tasks = mb.FewShotTasks(valid, way=5, shot=shot, query=15, seed=1)
+                scores.append(mb.evaluate(learner, tasks, episodes=24))
+            print(f"maml, {norm}, lr {lr}, {steps} steps, {learner.inner_steps} at test:", *scores, flush=True)
 
 
 def main() -> None:
