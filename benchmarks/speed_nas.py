@@ -30,7 +30,7 @@ import torch
 
 import metabook as mb
 
-EVALUATIONS = 500  # of every search, as in the chapter's race
+EVALUATIONS = 500  # of every search
 POPULATION = 50
 OURS = "metabook, regularised evolution"
 DIFFERENCES = {
