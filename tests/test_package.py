@@ -111,7 +111,7 @@ def test_dependencies_have_lower_bounds_only():
 
 
 def test_an_unknown_result_is_answered_with_those_that_exist():
-    with pytest.raises(FileNotFoundError, match="there are: .*omniglot_protonet_5way_1shot"):
+    with pytest.raises(FileNotFoundError, match="there are: .*protonet_omniglot_1shot_seed0"):
         results.load("nothing")
 
 

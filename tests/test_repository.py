@@ -61,10 +61,11 @@ def test_the_readme_shows_and_links_only_what_is_there():
 
 def test_the_measured_numbers_in_the_readme_are_the_committed_ones():
     readme = (ROOT / "README.md").read_text("utf8")
-    maml = results.load("omniglot_maml_5way_1shot")["rotated"]
-    assert f"| {maml['accuracy']} ± {maml['ci95']} |" in readme
     for name in results.names():
-        for test in results.load(name).get("tests", []):
+        result = results.load(name)
+        if "--iterations" in result["command"]:  # a shorter run, on the page of the papers' tables
+            continue
+        for test in result.get("tests", []):
             row = f"| {test['rotated']['accuracy']} ± {test['rotated']['ci95']} | {test['paper']}"
             assert row in readme, f"{name}: {row}"
 

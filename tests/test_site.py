@@ -238,6 +238,12 @@ def test_the_page_on_the_papers_tables_says_what_was_measured():
     assert 42 < one["training"]["core_minutes"] < 48, "three quarters of an hour of one core"
     assert 55 < five["training"]["core_minutes"] < 65, "an hour of one core"
     assert all(r["training"]["classes"] == 4 * 1200 for r in (one, five))
+    short = [results.load(f"protonet_omniglot_1shot_2000_seed{seed}") for seed in range(3)]
+    assert all(round(r["training"]["core_minutes"]) == 9 for r in short)
+    for column, (mean, spread, gain) in enumerate(((98.2, 0.05, 0.6), (94.6, 0.2, 1.7))):
+        seeds = [r["tests"][column]["rotated"]["accuracy"] for r in short]
+        assert abs(sum(seeds) / 3 - mean) < 0.06 and max(seeds) - min(seeds) < spread
+        assert abs(one["tests"][column]["rotated"]["accuracy"] - sum(seeds) / 3 - gain) < 0.05
     above = {
         (test["way"], test["shot"]): (test["rotated"]["accuracy"] - test["paper"], test["rotated"]["ci95"])
         for test in one["tests"] + five["tests"]
@@ -245,8 +251,12 @@ def test_the_page_on_the_papers_tables_says_what_was_measured():
     gap, half = above.pop((20, 1))
     assert half < gap and abs(gap - 1 / 3) < 0.05, "higher, by a third of a point"
     assert all(abs(gap) <= half + 1e-9 for gap, half in above.values()), "three of the paper's numbers lie inside"
-    maml = results.load("maml_omniglot_5way_5shot_seed0")
-    (test,) = maml["tests"]
-    assert 1 < test["paper"] - test["rotated"]["accuracy"] < 1.5
-    assert maml["training"]["iterations"] * 20 == 60_000
-    assert round(maml["training"]["core_minutes"]) == 38
+    one, five = (results.load(f"maml_omniglot_5way_{shot}shot_seed0") for shot in (1, 5))
+    assert all(80 < r["training"]["core_minutes"] < 100 for r in (one, five)), "an hour and a half of one core"
+    assert [r["training"]["iterations"] for r in (one, five)] == [14_000, 8_000]
+    (of_one,), (of_five,) = one["tests"], five["tests"]
+    within = min(of_one["rotated"]["ci95"], of_one["paper_ci95"])
+    assert abs(of_one["rotated"]["accuracy"] - of_one["paper"]) < within, "within each other's intervals"
+    below = of_five["paper"] - of_five["rotated"]["accuracy"]
+    assert abs(below - 2 / 3) < 0.05, "two thirds of a point below"
+    assert below > of_five["rotated"]["ci95"] + of_five["paper_ci95"], "more than the intervals allow"

@@ -22,7 +22,7 @@ def load(name: str) -> dict[str, Any]:
 
     Examples
     --------
-    >>> load("omniglot_protonet_5way_1shot")["paper"]["accuracy"]
+    >>> load("protonet_omniglot_1shot_seed0")["tests"][0]["paper"]
     98.8
     """
     file = files(__name__) / f"{name}.json"
