@@ -3,9 +3,9 @@
 
     python benchmarks/glyph_table.py            # an hour of one core; the work is shared by two
 
-A training is that of `metabook.candidates`: 20-way 1-shot, 200 iterations or 50. What is validated are 500 tasks of
+A training is that of `metabook.nas.candidates`: 20-way 1-shot, 200 iterations or 50. What is validated are 500 tasks of
 other characters; after the full training, 2,000 test tasks of others again. Each training is one line of
-runs/glyph_table.jsonl: run the same command again to resume. The result goes to metabook/results/glyph_table.json.
+runs/glyph_table.jsonl: run the same command again to resume. The result goes to metabook/nas/glyph_table.json.
 """
 
 import argparse
@@ -21,11 +21,12 @@ import torch
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from metabook import results
-from metabook.candidates import TrainAndScore, glyph_network, glyph_tasks, score
+import metabook as mb
+from metabook.book import results
+from metabook.book.reproduce import keep_freed_memory
 from metabook.nas import Architecture, glyph_space
+from metabook.nas.candidates import TrainAndScore, glyph_network, glyph_tasks, score
 from metabook.nas.proxies import multiply_adds, parameter_count
-from metabook.reproduce import keep_freed_memory
 
 BUDGETS = (50, 200)  # iterations
 SEEDS = (0, 1, 2)
@@ -122,6 +123,7 @@ def main() -> None:
             "rank_correlation_of_seeds": {str(budget): rank_correlation(columns, budget) for budget in BUDGETS},
             "table": columns,
         },
+        folder=Path(mb.nas.__file__).parent,
     )
     print(f"written: {path}")
 

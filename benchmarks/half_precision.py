@@ -4,7 +4,7 @@
     python benchmarks/half_precision.py       # about five minutes of one core; run again to resume
 
 Two trainings a seed, from the same weights on the same episodes, one of them with ``embedding_dtype=torch.bfloat16``.
-Both are tested in float32, on the same episodes. The result goes to metabook/results/half_precision.json.
+Both are tested in float32, on the same episodes. The result goes to metabook/book/results/half_precision.json.
 """
 
 import json
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 import metabook as mb
-from metabook import results
-from metabook.evaluation import Comparison, half_width
+from metabook.book import results
+from metabook.training.evaluate import Comparison, half_width
 
 PROTOCOL = {
     "task": "procedural characters: 400 to train on (glyphs, seed 0), 100 others to test on (seed 1)",

@@ -5,7 +5,7 @@
 
 A search sees the validation accuracy after 12 epochs, 105 times; the test accuracy after 200 epochs of the cell with
 the best one is its result. The table is read from $METABOOK_DATA/nas. Run the same line again to resume. The result
-goes to metabook/results/nasbench201.json.
+goes to metabook/book/results/nasbench201.json.
 """
 
 import argparse
@@ -19,8 +19,8 @@ import torch
 from scipy.stats import kendalltau
 
 import metabook as mb
-from metabook import results
-from metabook.evaluation import half_width
+from metabook.book import results
+from metabook.training.evaluate import half_width
 
 DATASETS = ["cifar10", "cifar100", "imagenet16-120"]
 EVALUATIONS = 105

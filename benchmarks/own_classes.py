@@ -4,7 +4,7 @@
     python benchmarks/own_classes.py     # a few minutes on one core
 
 The drawings, black on white, are written as PNG files and read back by image_folder, as a reader's own would be. The
-result goes to metabook/results/ as JSON.
+result goes to metabook/book/results/ as JSON.
 """
 
 import tempfile
@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import metabook as mb
-from metabook import results
+from metabook.book import results
 
 SEEDS, EPISODES, CHARACTERS = (0, 1, 2), 200, 60
 

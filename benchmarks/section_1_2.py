@@ -2,7 +2,7 @@
 """Accuracy against examples a class in sections 1.1 and 1.2: from scratch, on features, and meta-trained; and the bill.
 
     python benchmarks/section_1_2.py               # about half an hour of one core; run again to resume
-    python benchmarks/section_1_2.py summary       # puts the runs into metabook/results/section_1_2.json
+    python benchmarks/section_1_2.py summary       # puts the runs into metabook/book/results/section_1_2.json
 
 The classifier and the prototypical network begin as the same random weights; these two and MAML see equally many images
 of the same 400 characters, 120 an iteration. Settings that can be chosen (norm, head, distance, step size, steps) were
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import metabook as mb
-from metabook import results
+from metabook.book import results
 
 PROTOCOL = {
     "task": "5-way unless said; 400 procedural characters to train on (glyphs, seed 0), 100 others to test on (seed 1)",

@@ -4,7 +4,7 @@
     python benchmarks/section_3_2.py          # about twenty minutes of one core; run it again to resume
 
 Search and final training see training and validation characters alone; what is reported are tasks of test characters.
-Each training is one file under runs/section_3_2. The result goes to metabook/results/section_3_2.json.
+Each training is one file under runs/section_3_2. The result goes to metabook/book/results/section_3_2.json.
 """
 
 import json
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 import metabook as mb
-from metabook import results
-from metabook.candidates import TrainAndScore, glyph_network, glyph_tasks, score
-from metabook.evaluation import half_width
+from metabook.book import results
+from metabook.nas.candidates import TrainAndScore, glyph_network, glyph_tasks, score
+from metabook.training.evaluate import half_width
 
 PROTOCOL = {
     "task": "the embedded table's: prototypical networks, 20-way 1-shot with 5 queries a class, glyphs of 16 x 16 pixels",

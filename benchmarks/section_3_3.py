@@ -2,7 +2,7 @@
 """Metric learners of section 3.3 over several seeds: train ways, relatives, shots, and a data set of another kind.
 
     python benchmarks/section_3_3.py               # about fifteen minutes of one core; run again to resume
-    python benchmarks/section_3_3.py summary       # puts the runs into metabook/results/section_3_3.json
+    python benchmarks/section_3_3.py summary       # puts the runs into metabook/book/results/section_3_3.json
 
 Every learner sees 120 images an iteration: 20 classes of six drawings, in one task or in several smaller ones. The
 short runs are those that the notebook repeats live with seed 0; the long ones train four times as long.
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import metabook as mb
-from metabook import results
+from metabook.book import results
 
 
 def network(norm: str = "batch") -> nn.Module:

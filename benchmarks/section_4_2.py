@@ -4,7 +4,7 @@
     python benchmarks/section_4_2.py                 # about ten minutes of one core; run it again to resume
 
 Every run is short: 300 training tasks. Each learner has the learning rate that is best on validation characters with
-seed 0. The result goes to metabook/results/section_4_2.json.
+seed 0. The result goes to metabook/book/results/section_4_2.json.
 """
 
 import functools
@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 import metabook as mb
-from metabook import results
+from metabook.book import results
 
 LEARNERS = {
     "squared": {"distance": "squared_euclidean"},

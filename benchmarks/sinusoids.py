@@ -5,7 +5,7 @@
     python benchmarks/sinusoids.py fomaml
     python benchmarks/sinusoids.py meta_sgd
     python benchmarks/sinusoids.py joint
-    python benchmarks/sinusoids.py summary           # puts the runs of all seeds into metabook/results/sinusoids.json
+    python benchmarks/sinusoids.py summary           # puts the runs of all seeds into metabook/book/results/sinusoids.json
 
 Run the same line again to resume. The network and the waves are those of the MAML paper, section 5.1.
 """
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 import metabook as mb
-from metabook import results
+from metabook.book import results
 
 METHODS = {
     "maml": lambda **options: mb.MAML(mb.MLP(1, 1), **options),

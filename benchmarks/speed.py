@@ -8,7 +8,7 @@
 
 Same weights, same tasks, same gradient: in float64, before anything is timed, everyone's outer gradient is compared
 with metabook's. Every work runs in a process of its own and leaves a file in runs/speed; the same line again goes on
-after the last finished one. When all are there, the result goes to metabook/results/speed_maml.json.
+after the last finished one. When all are there, the result goes to metabook/book/results/speed_maml.json.
 """
 
 import resource

@@ -8,7 +8,7 @@
 
 Same weights, same images. Before anything is timed, gradients and predictions are compared with metabook's. Every
 part runs in a process of its own and leaves a file in runs/speed_metric; the same line again goes on after the last
-finished one. When all are there, the result goes to metabook/results/speed_metric.json.
+finished one. When all are there, the result goes to metabook/book/results/speed_metric.json.
 """
 
 import sys

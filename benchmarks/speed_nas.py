@@ -9,7 +9,7 @@
 The table is NAS-Bench-201's, read from $METABOOK_DATA/nas; looking an architecture up takes part of a microsecond, so
 what is timed is the search itself. Every part runs in a process of its own and leaves a file in runs/speed_nas; the
 same line again goes on after the last finished one. When all are there, the result goes to
-metabook/results/speed_nas.json.
+metabook/book/results/speed_nas.json.
 """
 
 import os

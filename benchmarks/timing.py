@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from metabook import results
+from metabook.book import results
 
 
 def time_in_turn(steps: dict[str, Callable[[], Any]], rounds: int, calls: int, name: str) -> dict[str, np.ndarray]:

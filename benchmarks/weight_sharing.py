@@ -6,7 +6,7 @@
 Two supernets a seed: one trained along random single paths, one as a mixture in the manner of DARTS (first order). All
 networks are scored with the shared weights on the table's validation tasks, and ranked; the truth is the table's test
 accuracy, the mean of its trainings. What counts as the result of a search is what the table says of the network that
-it returns: nowhere the accuracy with shared weights. The result goes to metabook/results/weight_sharing.json.
+it returns: nowhere the accuracy with shared weights. The result goes to metabook/book/results/weight_sharing.json.
 """
 
 import json
@@ -19,11 +19,11 @@ import torch
 from scipy.stats import kendalltau, spearmanr
 
 import metabook as mb
-from metabook import results
-from metabook.candidates import glyph_tasks
-from metabook.evaluation import half_width
-from metabook.reproduce import keep_freed_memory
-from metabook.weight_sharing import Supernet, shared_scores, train_mixture, train_paths
+from metabook.book import results
+from metabook.book.reproduce import keep_freed_memory
+from metabook.nas.candidates import glyph_tasks
+from metabook.nas.supernet import Supernet, shared_scores, train_mixture, train_paths
+from metabook.training.evaluate import half_width
 
 PROTOCOL = {
     "task": "the embedded table's: 20-way 1-shot with 5 queries a class, glyphs of 16 x 16 pixels, 500 characters to "

@@ -7,14 +7,13 @@ from metabook.data.folder import image_folder, load_image
 from metabook.data.glyphs import glyphs
 from metabook.data.images import LabelledImages
 from metabook.data.omniglot import omniglot
-from metabook.embedded import evaluate_embedded
-from metabook.evaluation import Comparison, Score, compare, evaluate, evaluate_steps
-from metabook.learner import Learner
+from metabook.learner.protocol import Learner
 from metabook.metric.baselines import FineTuning, FullFineTuning, NearestCentroid, NearestNeighbour
 from metabook.metric.matching import MatchingNet
 from metabook.metric.protonet import ProtoNet, compute_prototypes
 from metabook.metric.relation import RelationNet
-from metabook.models import MLP, Conv4
+from metabook.models.conv4 import Conv4
+from metabook.models.mlp import MLP
 from metabook.optimization.implicit import ImplicitMAML
 from metabook.optimization.inner_loop import maml_update
 from metabook.optimization.maml import MAML
@@ -25,7 +24,9 @@ from metabook.tasks.episode import Episode
 from metabook.tasks.few_shot import FewShotTasks
 from metabook.tasks.sinusoids import Sinusoids
 from metabook.tasks.varied import VariedTasks
-from metabook.training import History, train
+from metabook.training.embedded import evaluate_embedded
+from metabook.training.evaluate import Comparison, Score, compare, evaluate, evaluate_steps
+from metabook.training.train import History, train
 
 __version__ = "0.1.0.dev0"
 

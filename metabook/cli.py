@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _list() -> int:
-    from metabook.reproduce import EXPERIMENTS
+    from metabook.book.reproduce import EXPERIMENTS
 
     for name, todo in EXPERIMENTS.items():
         tests = ", ".join(f"{way}-way {shot}-shot {paper} %" for (way, shot), (paper, _) in todo.paper.items())
@@ -47,8 +47,8 @@ def _list() -> int:
 def _run(args: argparse.Namespace) -> int:
     import torch
 
-    from metabook import results
-    from metabook.reproduce import reproduce
+    from metabook.book import results
+    from metabook.book.reproduce import reproduce
 
     if args.threads:
         torch.set_num_threads(args.threads)

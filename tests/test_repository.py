@@ -14,7 +14,7 @@ from build import merge, pages_of
 
 import metabook as mb
 import notebooks as tool
-from metabook import results
+from metabook.book import results
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -124,7 +124,7 @@ def test_make_address_reaches_every_cell(tmp_path):
 def test_no_file_names_a_machines_path_or_says_to_install_the_other_metabook():
     path = re.compile(r"(?<![\w.:/|])/(?:home|root|Users|work|farm)/[\w.-]+")
     for name, text in texts():
-        if name in ("tests/test_notebooks.py", "tests/test_repository.py"):  # they hold the pattern
+        if name in ("tests/book/test_notebooks.py", "tests/test_repository.py"):  # they hold the pattern
             continue
         assert not path.search(text), f"{name}: {path.search(text)}"
         assert not re.search(r"pip install (?:-q |-U )*metabook(?![-\w])", text.replace("pip install metabook`", "")), (

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from metabook.results import environment
+from metabook.book.results import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 VARIANTS: dict[str, dict[str, str]] = {

@@ -14,7 +14,7 @@ import sys
 from nbclient import NotebookClient
 
 import notebooks as tool
-from metabook.results import environment
+from metabook.book.results import environment
 
 sys.path.append(str(tool.ROOT / "book" / "_ext"))
 from status_page import code_digest

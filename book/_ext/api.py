@@ -31,11 +31,20 @@ from sphinx.util.docutils import SphinxDirective
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "metabook"
 # where public names live; of these modules a page documents what their __all__ names
-MODULES = ["metabook", "metabook.nas", "metabook.nas.proxies", "metabook.metric.distances", "metabook.candidates",
-           "metabook.weight_sharing", "metabook.testing",
-           "metabook.results", "metabook.exercises", "metabook.plotting"]  # fmt: skip
+MODULES = [
+    "metabook",
+    "metabook.nas",
+    "metabook.nas.proxies",
+    "metabook.nas.candidates",
+    "metabook.nas.supernet",
+    "metabook.metric.distances",
+    "metabook.testing",
+    "metabook.book.results",
+    "metabook.book.exercises",
+    "metabook.book.figures",
+]
 NOT_ENTRIES = {"BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "DISTANCES", "Distance", "distance_by_name"}
-FURNITURE = ("results.", "plotting.", "exercises.")  # every section uses them, and none is about them
+FURNITURE = ("book.",)  # every section uses them, and none is about them
 WORDS = {
     "en": {
         "taught": "Taught in section {}.",

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from metabook.counter import random_bits, random_normal, random_uniform
 from metabook.data.images import LabelledImages
+from metabook.data.random import random_bits, random_normal, random_uniform
 
 __all__ = ["glyphs"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metabook.counter import random_bits
+from metabook.data.random import random_bits
 
 __all__ = ["LabelledImages"]
 

@@ -11,22 +11,16 @@ Taught in section 5.2 of the book.
 
 import hashlib
 import io
-import os
 import re
-import urllib.request
-import warnings
 import zipfile
 from collections.abc import Callable
 from functools import partial
-from http.client import HTTPException
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from metabook.checkpoints import write_whole
+from metabook.data.files import Refused, obtain
 from metabook.data.images import LabelledImages
 
 __all__ = ["omniglot"]
@@ -49,6 +43,10 @@ _LISTS = {
 _MEMBER = re.compile(r"images_(?:background|evaluation)/([^/\\]+/character\d\d)/\d{4}_\d\d\.png")
 _LARGEST = 100_000  # bytes; the real images have a few hundred
 _LARGEST_DOWNLOAD = 50_000_000
+_WAY_OUT = (
+    "Put the files of github.com/brendenlake/omniglot and the lists of the split into a folder 'omniglot', and name the "
+    "folder above it in the environment variable METABOOK_DATA; or use mb.glyphs(), which needs no download"
+)
 
 T = TypeVar("T")
 
@@ -96,12 +94,13 @@ def omniglot(rotations: bool = True, size: int = 28, resize: str = "nearest") ->
         raise ValueError(f"resize is {resize!r}; choose 'nearest' or 'lanczos'")
     drawings: dict[str, list[bytes]] = {}  # "Alphabet/characterNN" -> its twenty PNG files
     for part in _ARCHIVES:
-        files = _obtain(f"images_{part}", ".zip", _IMAGES.format(part=part), partial(_members, part=part))
+        files = _obtain(f"images_{part}.zip", _IMAGES.format(part=part), partial(_members, part=part))
         for name in sorted(files):
             drawings.setdefault("/".join(name.split("/")[1:3]), []).append(files[name])
     part_of = {}  # "Alphabet/characterNN" -> "train", "valid" or "test"
     for part in _LISTS:
-        for line in _obtain(f"vinyals_{part}", ".txt", _SPLITS.format(part=part), partial(_lines, part=part)):
+        lines = _obtain(f"vinyals_{part}.txt", _SPLITS.format(part=part), partial(_lines, part=part))
+        for line in lines:
             part_of[line.rsplit("/", 1)[0]] = "valid" if part == "val" else part
     characters = sorted(drawings)
     upright = np.stack([[_decode(data, size, resize) for data in drawings[name]] for name in characters])
@@ -118,6 +117,10 @@ def omniglot(rotations: bool = True, size: int = 28, resize: str = "nearest") ->
     )
 
 
+def _obtain(name: str, url: str, check: Callable[[bytes], T]) -> T:
+    return obtain("omniglot", name, url, check, _LARGEST_DOWNLOAD, _WAY_OUT)
+
+
 def _decode(data: bytes, size: int, resize: str) -> NDArray[np.uint8]:
     """One PNG as (size, size), 255 for ink."""
     from PIL import Image
@@ -131,55 +134,6 @@ def _decode(data: bytes, size: int, resize: str) -> NDArray[np.uint8]:
     return 255 - np.asarray(image.convert("L"))
 
 
-class _Refused(ValueError):
-    """The bytes are not what they should be."""
-
-
-def _obtain(stem: str, suffix: str, url: str, check: Callable[[bytes], T]) -> T:
-    """What ``check`` makes of the first good copy: of a local file, or else of a download, which is then kept."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metabook" / "omniglot"
-    folders = [cache]
-    if os.environ.get("METABOOK_DATA"):
-        folders.insert(0, Path(os.environ["METABOOK_DATA"]) / "omniglot")
-    for folder in folders:
-        for path in sorted({*folder.glob(f"{stem}{suffix}"), *folder.glob(f"{stem}.*{suffix}")}):
-            try:
-                return check(path.read_bytes())
-            except (_Refused, OSError) as reason:
-                warnings.warn(f"{path} is left aside: {reason}", stacklevel=3)
-    data = _download(url)
-    try:
-        result = check(data)
-    except _Refused as reason:
-        raise RuntimeError(f"{url} delivered something else: {reason}. Nothing was kept") from reason
-    try:
-        write_whole(cache / f"{stem}{suffix}", data)
-    except OSError as reason:
-        warnings.warn(f"the download could not be kept for the next time: {reason}", stacklevel=3)
-    return result
-
-
-def _download(url: str) -> bytes:
-    """The bytes at ``url``, with a progress bar on a terminal."""
-    data = io.BytesIO()
-    try:
-        with urllib.request.urlopen(url, timeout=30) as response:
-            size = int(response.headers.get("Content-Length") or 0) or None
-            with tqdm(total=size, unit="B", unit_scale=True, desc=url.rsplit("/", 1)[1], disable=None) as bar:
-                while piece := response.read(1 << 16):
-                    data.write(piece)
-                    bar.update(len(piece))
-                    if data.tell() > _LARGEST_DOWNLOAD:
-                        raise OSError(f"it is larger than {_LARGEST_DOWNLOAD:,} bytes")
-    except (OSError, HTTPException) as error:
-        raise RuntimeError(
-            f"no copy of Omniglot was found, and {url} could not be downloaded ({error}). Put the files of "
-            "github.com/brendenlake/omniglot and the lists of the split into a folder 'omniglot', and name the folder "
-            "above it in the environment variable METABOOK_DATA; or use mb.glyphs(), which needs no download"
-        ) from error
-    return data.getvalue()
-
-
 def _members(archive: bytes, part: str) -> dict[str, bytes]:
     """The images in an archive, by name, once their digest is the known one."""
     count, digest = _ARCHIVES[part]
@@ -188,22 +142,22 @@ def _members(archive: bytes, part: str) -> dict[str, bytes]:
         with zipfile.ZipFile(io.BytesIO(archive)) as source:
             members = [info for info in source.infolist() if info.filename.endswith(".png")]
             if len(members) > count:
-                raise _Refused(f"it holds {len(members):,} images, and not {count:,}")
+                raise Refused(f"it holds {len(members):,} images, and not {count:,}")
             for info in members:
                 honest = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and info.file_size <= _LARGEST
                 if not _MEMBER.fullmatch(info.filename) or not honest:
-                    raise _Refused(f"it holds {info.filename!r} of {info.file_size:,} bytes, which Omniglot does not")
+                    raise Refused(f"it holds {info.filename!r} of {info.file_size:,} bytes, which Omniglot does not")
                 with source.open(info) as file:
                     images[info.filename] = file.read(_LARGEST)  # never more, whatever the archive claims
-    except _Refused:
+    except Refused:
         raise
     except Exception as error:  # a broken archive can make zipfile raise nearly anything
-        raise _Refused(f"it is not a whole zip archive ({error})") from error
+        raise Refused(f"it is not a whole zip archive ({error})") from error
     total = hashlib.sha256()
     for name in sorted(images):
         total.update(name.encode() + b"\0" + hashlib.sha256(images[name]).digest())
     if len(images) != count or total.hexdigest() != digest:
-        raise _Refused(f"its {len(images):,} images are not the {count:,} of Omniglot")
+        raise Refused(f"its {len(images):,} images are not the {count:,} of Omniglot")
     return images
 
 
@@ -212,5 +166,5 @@ def _lines(text: bytes, part: str) -> list[str]:
     count, digest = _LISTS[part]
     lines = sorted(text.decode("utf8", "replace").split())
     if len(lines) != count or hashlib.sha256("".join(f"{x}\n" for x in lines).encode()).hexdigest() != digest:
-        raise _Refused(f"its {len(lines):,} lines are not the {count:,} classes of the split")
+        raise Refused(f"its {len(lines):,} lines are not the {count:,} classes of the split")
     return lines

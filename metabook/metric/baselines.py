@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metabook.learner import Learner, check_batch, label_columns
+from metabook.learner.embedding import EmbeddingLearner
+from metabook.learner.labels import check_batch, label_columns
+from metabook.learner.protocol import Learner
 from metabook.metric.distances import Distance, distance_by_name, squared_euclidean
-from metabook.metric.embedding import EmbeddingLearner
 from metabook.metric.protonet import compute_prototypes
 
 __all__ = ["FineTuning", "FullFineTuning", "NearestCentroid", "NearestNeighbour"]

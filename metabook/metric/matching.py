@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metabook.learner import label_columns
-from metabook.metric.embedding import EmbeddingLearner
+from metabook.learner.embedding import EmbeddingLearner
+from metabook.learner.labels import label_columns
 
 __all__ = ["MatchingNet"]
 

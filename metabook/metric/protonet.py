@@ -11,9 +11,9 @@ Taught in sections 3.3, 4.2 and 5.2 of the book.
 import torch
 from torch import Tensor, nn
 
-from metabook.learner import label_columns
+from metabook.learner.embedding import EmbeddingLearner
+from metabook.learner.labels import label_columns
 from metabook.metric.distances import Distance, distance_by_name
-from metabook.metric.embedding import EmbeddingLearner
 
 __all__ = ["ProtoNet", "compute_prototypes"]
 

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metabook.learner import LossFn, label_columns
-from metabook.metric.embedding import EmbeddingLearner
+from metabook.learner.embedding import EmbeddingLearner
+from metabook.learner.labels import label_columns
+from metabook.learner.protocol import LossFn
 
 __all__ = ["RelationNet", "one_hot_mse"]
 

@@ -14,7 +14,7 @@ Examples
 ((32, 3), 96.0)
 """
 
-from metabook.nas import proxies
+from metabook.nas import candidates, proxies, supernet
 from metabook.nas.evolution import RegularizedEvolution
 from metabook.nas.glyph_table import glyph_space, glyph_table
 from metabook.nas.local_search import LocalSearch
@@ -35,9 +35,11 @@ __all__ = [
     "Strategy",
     "Table",
     "Trial",
+    "candidates",
     "glyph_space",
     "glyph_table",
     "load_nasbench201",
     "proxies",
     "search",
+    "supernet",
 ]

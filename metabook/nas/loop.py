@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from tqdm import tqdm
 
-from metabook.checkpoints import load_state, save_state, write_whole
+from metabook.data.files import load_state, save_state, write_whole
 from metabook.nas.space import Architecture, SearchSpace
 
 __all__ = ["SearchResult", "Strategy", "Trial", "search"]

@@ -19,6 +19,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 __all__ = ["gradient_norm", "multiply_adds", "naswot", "parameter_count"]
 
@@ -47,19 +48,9 @@ def multiply_adds(model: nn.Module, x: Tensor) -> int:
     >>> multiply_adds(nn.Conv2d(1, 4, 3, padding=1), torch.zeros(1, 1, 8, 8))  # 8 x 8 places, 9 weights, 4 channels
     2304
     """
-    model = copy.deepcopy(model).eval()
-    counts: list[int] = []
-
-    def count(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        weight = module.weight  # the first size is the output's channels; the rest is summed for each number out
-        assert isinstance(weight, Tensor)
-        counts.append(output.numel() * weight[0].numel())
-
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.register_forward_hook(count)
-    model(x)
-    return sum(counts)
+    with FlopCounterMode(display=False) as counter:
+        copy.deepcopy(model).eval()(x)
+    return int(counter.get_total_flops()) // 2  # it counts both operations
 
 
 def gradient_norm(

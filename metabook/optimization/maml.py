@@ -20,10 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import _WeightNorm
 
-from metabook.learner import Learner, LossFn, check_batch, label_columns, query_targets
-from metabook.optimization.compiled import Programs
+from metabook.learner.labels import check_batch, label_columns, query_targets
+from metabook.learner.protocol import Learner, LossFn
+from metabook.optimization.execution.compiled import Programs
+from metabook.optimization.execution.side_by_side import call, obstacle, support_statistics, worthwhile
 from metabook.optimization.inner_loop import Weights, add_to_grad, gradient_steps, twice_differentiable
-from metabook.optimization.side_by_side import call, obstacle, support_statistics, worthwhile
 from metabook.tasks.episode import Episode
 
 __all__ = ["MAML"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from metabook.models import SupportNorm
+from metabook.models.norms import SupportNorm
 from metabook.optimization.inner_loop import Weights
 from metabook.optimization.maml import MAML
 from metabook.tasks.episode import Episode

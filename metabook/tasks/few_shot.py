@@ -4,8 +4,8 @@
 import numpy as np
 import torch
 
-from metabook.counter import random_bits, random_choice
 from metabook.data.images import LabelledImages
+from metabook.data.random import random_bits, random_choice
 from metabook.tasks.episode import Episode
 
 __all__ = ["FewShotTasks"]

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import torch
 
-from metabook.counter import random_bits, random_uniform
+from metabook.data.random import random_bits, random_uniform
 from metabook.tasks.episode import Episode
 
 __all__ = ["Sinusoids"]

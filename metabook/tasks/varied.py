@@ -7,8 +7,8 @@ Taught in section 2.1 of the book.
 import numpy as np
 import torch
 
-from metabook.counter import random_bits, random_choice, random_uniform
 from metabook.data.images import LabelledImages
+from metabook.data.random import random_bits, random_choice, random_uniform
 from metabook.tasks.episode import Episode
 
 __all__ = ["VariedTasks"]

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from metabook.data.glyphs import glyphs
-from metabook.evaluation import as_found
-from metabook.learner import Learner, label_columns
+from metabook.learner.labels import label_columns
+from metabook.learner.protocol import Learner
 from metabook.tasks.episode import Episode
 from metabook.tasks.few_shot import FewShotTasks
+from metabook.training.evaluate import as_found
 
 __all__ = ["check_learner"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from metabook.checkpoints import load_state, save_state
+from metabook.data.files import load_state, save_state
 from metabook.nas.loop import Strategy, search
 from metabook.nas.space import Architecture, SearchSpace
 

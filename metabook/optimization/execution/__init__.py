@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""How an inner loop is run: one task at a time, a task a core, side by side, compiled. The same numbers each way."""
