@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Train every network of `metabook.nas.glyph_space`: three seeds, two budgets. The embedded table comes from here.
+"""Train every network of `metabook.nas.glyph_space`: three seeds, two budgets.
+The embedded table comes from here.
 
     python benchmarks/glyph_table.py            # an hour of one core; the work is shared by two
 
-A training is that of `metabook.nas.candidates`: 20-way 1-shot, 200 iterations or 50. What is validated are 500 tasks of
-other characters; after the full training, 2,000 test tasks of others again. Each training is one line of
-runs/glyph_table.jsonl: run the same command again to resume. The result goes to metabook/nas/glyph_table.json.
+A training is that of `metabook.nas.candidates`: 20-way 1-shot, 200 iterations
+or 50. What is validated are 500 tasks of other characters; after the full
+training, 2,000 test tasks of others again. Each training is one line of
+runs/glyph_table.jsonl: run the same command again to resume. The result goes to
+metabook/nas/glyph_table.json.
 """
 
 import argparse
@@ -25,7 +28,12 @@ import metabook as mb
 from metabook.book import results
 from metabook.book.reproduce import keep_freed_memory
 from metabook.nas import Architecture, glyph_space
-from metabook.nas.candidates import TrainAndScore, glyph_network, glyph_tasks, score
+from metabook.nas.candidates import (
+    TrainAndScore,
+    glyph_network,
+    glyph_tasks,
+    score,
+)
 from metabook.nas.proxies import multiply_adds, parameter_count
 
 BUDGETS = (50, 200)  # iterations
@@ -44,7 +52,12 @@ def run(job: Job) -> dict[str, Any]:
     clock = time.process_time()
     learner = evaluate.train(arch)
     seconds = time.process_time() - clock
-    line = {"arch": arch, "budget": budget, "seed": seed, "seconds": round(seconds, 2)}
+    line = {
+        "arch": arch,
+        "budget": budget,
+        "seed": seed,
+        "seconds": round(seconds, 2),
+    }
     line["valid"] = round(100 * score(learner, valid, VALID_EPISODES).mean, 2)
     if budget == max(BUDGETS):
         line["test"] = round(100 * score(learner, test, TEST_EPISODES).mean, 2)
@@ -69,14 +82,28 @@ def done() -> dict[Job, dict[str, Any]]:
 
 
 def train_all(workers: int) -> dict[Job, dict[str, Any]]:
-    # the first seed of every network first: a run that is stopped early is of use
-    jobs = [(arch, budget, seed) for seed in SEEDS for budget in reversed(BUDGETS) for arch in glyph_space()]
+    # the first seed of every network first: a run that is stopped early is of
+    # use
+    jobs = [
+        (arch, budget, seed)
+        for seed in SEEDS
+        for budget in reversed(BUDGETS)
+        for arch in glyph_space()
+    ]
     known = done()
     todo = [job for job in jobs if job not in known]
     LOG.parent.mkdir(exist_ok=True)
-    with multiprocessing.get_context("spawn").Pool(workers, set_up) as pool, LOG.open("a", encoding="utf8") as log:
+    with (
+        multiprocessing.get_context("spawn").Pool(workers, set_up) as pool,
+        LOG.open("a", encoding="utf8") as log,
+    ):
         log.write("\n" if known else "")  # after a line that was cut off
-        for line in tqdm(pool.imap_unordered(run, todo), total=len(jobs), initial=len(known), desc="trainings"):
+        for line in tqdm(
+            pool.imap_unordered(run, todo),
+            total=len(jobs),
+            initial=len(known),
+            desc="trainings",
+        ):
             log.write(json.dumps(line) + "\n")
             log.flush()
     return done()
@@ -92,20 +119,33 @@ def table(lines: dict[Job, dict[str, Any]]) -> dict[str, Any]:
         columns["multiply_adds"].append(multiply_adds(network, image))
         for budget in BUDGETS:
             of_budget = [lines[arch, budget, seed] for seed in SEEDS]
-            columns[f"valid_{budget}"].append([line["valid"] for line in of_budget])
-            columns[f"seconds_{budget}"].append(round(float(np.median([line["seconds"] for line in of_budget])), 2))
-        columns["test"].append([lines[arch, max(BUDGETS), seed]["test"] for seed in SEEDS])
+            columns[f"valid_{budget}"].append(
+                [line["valid"] for line in of_budget]
+            )
+            columns[f"seconds_{budget}"].append(
+                round(
+                    float(np.median([line["seconds"] for line in of_budget])), 2
+                )
+            )
+        columns["test"].append(
+            [lines[arch, max(BUDGETS), seed]["test"] for seed in SEEDS]
+        )
     return dict(columns)
 
 
 def rank_correlation(columns: dict[str, list[Any]], budget: int) -> float:
-    """Spearman's, of one seed's validation with another's; the mean of the three pairs."""
+    """Spearman's, of one seed's validation with another's; the mean of the
+    three pairs.
+    """
     matrix = spearmanr(np.array(columns[f"valid_{budget}"])).statistic
     return round(float(matrix[np.triu_indices(len(SEEDS), 1)].mean()), 3)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--workers", type=int, default=2)
     lines = train_all(parser.parse_args().workers)
     columns = table(lines)
@@ -113,14 +153,26 @@ def main() -> None:
         "glyph_table",
         {
             "command": "python benchmarks/glyph_table.py",
-            "task": "prototypical networks, 20-way 1-shot with 5 queries a class, glyphs of 16 x 16 pixels",
-            "protocol": f"500 characters to train, 250 to validate ({VALID_EPISODES} episodes), 250 to test "
-            f"({TEST_EPISODES:,} episodes); one task an iteration, Adam from 0.003 along half a cosine to zero",
+            "task": (
+                "prototypical networks, 20-way 1-shot with 5 queries a class,"
+                " glyphs of 16 x 16 pixels"
+            ),
+            "protocol": (
+                f"500 characters to train, 250 to validate ({VALID_EPISODES}"
+                f" episodes), 250 to test ({TEST_EPISODES:,} episodes); one"
+                " task an iteration, Adam from 0.003 along half a cosine to"
+                " zero"
+            ),
             "budgets": list(BUDGETS),
             "seeds": list(SEEDS),
             "seconds": "of processor time, the median of the seeds, one thread",
-            "core_minutes": round(sum(line["seconds"] for line in lines.values()) / 60, 1),
-            "rank_correlation_of_seeds": {str(budget): rank_correlation(columns, budget) for budget in BUDGETS},
+            "core_minutes": round(
+                sum(line["seconds"] for line in lines.values()) / 60, 1
+            ),
+            "rank_correlation_of_seeds": {
+                str(budget): rank_correlation(columns, budget)
+                for budget in BUDGETS
+            },
             "table": columns,
         },
         folder=Path(mb.nas.__file__).parent,

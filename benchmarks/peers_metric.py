@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The peers of `speed_metric.py`: where they come from, and an episode of prototypical networks as each one has it.
+"""The peers of `speed_metric.py`: where they come from, and an episode of
+prototypical networks as each one has it.
 
-They live in runs/peers, beside those of `peers.py`. A function that trains puts the gradient of the mean query loss
-into ``.grad`` of the network's parameters; one that evaluates or samples does so for a number of episodes.
+They live in runs/peers, beside those of `peers.py`. A function that trains puts
+the gradient of the mean query loss into ``.grad`` of the network's parameters;
+one that evaluates or samples does so for a number of episodes.
 """
 
 import importlib
@@ -18,7 +20,15 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from peers import FOLDER, LEARN2LEARN, Backward, available, pip, reason, source_of
+from peers import (
+    FOLDER,
+    LEARN2LEARN,
+    Backward,
+    available,
+    pip,
+    reason,
+    source_of,
+)
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
@@ -26,25 +36,46 @@ import metabook as mb
 
 EASYFSL = "easyfsl==1.5.0"
 AUTHORS = "https://raw.githubusercontent.com/jakesnell/prototypical-networks/b4ff043225dfd9fa687bfae174540beb7ea1e25f"
-AUTHORS_FILES = ["protonets/models/" + file for file in ("__init__.py", "factory.py", "few_shot.py", "utils.py")]
-# imported at the top by parts that are not used here: data sets, other networks, downloads
-STAND_INS = ["torchvision", "torchvision.datasets", "torchvision.datasets.folder", "torchvision.transforms"]
-STAND_INS += ["torchvision.models", "torchvision.models.resnet", "pandas", "requests"]
+AUTHORS_FILES = [
+    "protonets/models/" + file
+    for file in ("__init__.py", "factory.py", "few_shot.py", "utils.py")
+]
+# imported at the top by parts that are not used here: data sets, other
+# networks, downloads
+STAND_INS = [
+    "torchvision",
+    "torchvision.datasets",
+    "torchvision.datasets.folder",
+    "torchvision.transforms",
+]
+STAND_INS += [
+    "torchvision.models",
+    "torchvision.models.resnet",
+    "pandas",
+    "requests",
+]
 
 
 def prepare() -> None:
-    """Fetch the peers that are missing; `found` tells later which of them could be had."""
+    """Fetch the peers that are missing; `found` tells later which of them could
+    be had.
+    """
     FOLDER.mkdir(parents=True, exist_ok=True)
     if not (FOLDER / "easyfsl").exists():
         print(f"installing {EASYFSL} under {FOLDER}", flush=True)
         pip("install", "--quiet", "--no-deps", "--target", str(FOLDER), EASYFSL)
     if not list(FOLDER.glob("learn2learn/data/transforms.*.so")):
-        print(f"building the data code of {LEARN2LEARN} under {FOLDER}", flush=True)
+        print(
+            f"building the data code of {LEARN2LEARN} under {FOLDER}",
+            flush=True,
+        )
         _build_learn2learn_data()
     for file in AUTHORS_FILES:
         if not (FOLDER / file).exists():
             try:
-                with urllib.request.urlopen(f"{AUTHORS}/{file}", timeout=20) as answer:
+                with urllib.request.urlopen(
+                    f"{AUTHORS}/{file}", timeout=20
+                ) as answer:
                     text = answer.read()
             except OSError as error:
                 print(f"the authors' code cannot be had: {error}")
@@ -54,27 +85,64 @@ def prepare() -> None:
 
 
 def _build_learn2learn_data() -> None:
-    """Its C code is older than today's Python: make it anew from its Cython code, with a Cython of that time."""
+    """Its C code is older than today's Python: make it anew from its Cython
+    code, with a Cython of that time.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        source, cython = source_of(LEARN2LEARN, Path(folder)), Path(folder) / "cython"
-        if source is None or not pip("install", "--quiet", "--no-deps", "--target", str(cython), "Cython<3"):
+        source, cython = (
+            source_of(LEARN2LEARN, Path(folder)),
+            Path(folder) / "cython",
+        )
+        if source is None or not pip(
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--target",
+            str(cython),
+            "Cython<3",
+        ):
             return
         for generated in source.glob("learn2learn/data/*.c"):
             generated.unlink()
-        command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
-        built = subprocess.run(command, cwd=source, env=os.environ | {"PYTHONPATH": str(cython)}, check=False)
+        command = [
+            sys.executable,
+            "setup.py",
+            "--quiet",
+            "build_ext",
+            "--inplace",
+        ]
+        built = subprocess.run(
+            command,
+            cwd=source,
+            env=os.environ | {"PYTHONPATH": str(cython)},
+            check=False,
+        )
         if built.returncode == 0:
-            shutil.copytree(source / "learn2learn" / "data", FOLDER / "learn2learn" / "data", dirs_exist_ok=True)
-            shutil.copytree(source / "learn2learn" / "utils", FOLDER / "learn2learn" / "utils", dirs_exist_ok=True)
-            shutil.copy(source / "learn2learn" / "_version.py", FOLDER / "learn2learn")
+            shutil.copytree(
+                source / "learn2learn" / "data",
+                FOLDER / "learn2learn" / "data",
+                dirs_exist_ok=True,
+            )
+            shutil.copytree(
+                source / "learn2learn" / "utils",
+                FOLDER / "learn2learn" / "utils",
+                dirs_exist_ok=True,
+            )
+            shutil.copy(
+                source / "learn2learn" / "_version.py", FOLDER / "learn2learn"
+            )
 
 
 def found() -> dict[str, dict[str, str]]:
-    """Import every peer: {name: {"version": ...}} or {name: {"error": why not}}."""
+    """Import every peer: {name: {"version": ...}} or {name: {"error": why
+    not}}.
+    """
     absent = [name for name in STAND_INS if not _there(name)]
     sys.modules.update({name: mock.MagicMock() for name in absent})
     try:
-        answer = available({"easyfsl": "easyfsl.utils", "learn2learn": "learn2learn.data"})
+        answer = available(
+            {"easyfsl": "easyfsl.utils", "learn2learn": "learn2learn.data"}
+        )
         answer["authors"] = {"version": AUTHORS.rsplit("/", 1)[1]}
         rest = {
             "easyfsl": "easyfsl.samplers",
@@ -101,16 +169,28 @@ def _there(name: str) -> bool:
 
 
 def embedding() -> nn.Module:
-    """The four blocks as the peers have them: convolution with bias, batch norm, ReLU, max-pooling."""
+    """The four blocks as the peers have them: convolution with bias, batch
+    norm, ReLU, max-pooling.
+    """
     blocks: list[nn.Module] = []
     for channels in (1, 64, 64, 64):
-        blocks += [nn.Conv2d(channels, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2)]
+        blocks += [
+            nn.Conv2d(channels, 64, 3, padding=1),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ]
     return nn.Sequential(*blocks, nn.Flatten())
 
 
 def one(episode: mb.Episode) -> tuple[Tensor, ...]:
     """Support and query set of the single task, as peers take them."""
-    return episode.support_x[0], episode.support_y[0], episode.query_x[0], episode.query_y[0]
+    return (
+        episode.support_x[0],
+        episode.support_y[0],
+        episode.query_x[0],
+        episode.query_y[0],
+    )
 
 
 def easyfsl(model: nn.Module, episode: mb.Episode) -> Backward:
@@ -128,13 +208,19 @@ def easyfsl(model: nn.Module, episode: mb.Episode) -> Backward:
 
 
 def learn2learn(model: nn.Module, episode: mb.Episode) -> Backward:
-    """As https://github.com/learnables/learn2learn/blob/master/examples/vision/protonet_miniimagenet.py does it.
+    """As
+    https://github.com/learnables/learn2learn/blob/master/examples/vision/protonet_miniimagenet.py
+    does it.
 
-    The example takes support and queries of a class in a row, makes the network embed all, and broadcasts queries
-    against prototypes; of the library it uses the network and the data.
+    The example takes support and queries of a class in a row, makes the network
+    embed all, and broadcasts queries against prototypes; of the library it uses
+    the network and the data.
     """
     support_x, support_y, query_x, query_y = one(episode)
-    data, labels = torch.cat([support_x, query_x]), torch.cat([support_y, query_y])
+    data, labels = (
+        torch.cat([support_x, query_x]),
+        torch.cat([support_y, query_y]),
+    )
     way = int(support_y.max()) + 1
     shot, each = len(support_x) // way, len(data) // way
 
@@ -145,25 +231,34 @@ def learn2learn(model: nn.Module, episode: mb.Episode) -> Backward:
         prototypes = z[is_support].reshape(way, shot, -1).mean(dim=1)
         queries = z[~is_support]
         n, d = len(queries), z.shape[1]
-        differences = queries[:, None].expand(n, way, d) - prototypes[None].expand(n, way, d)
+        differences = queries[:, None].expand(n, way, d) - prototypes[
+            None
+        ].expand(n, way, d)
         F.cross_entropy(-(differences**2).sum(dim=2), y[~is_support]).backward()
 
     return backward
 
 
 def authors(model: nn.Module, episode: mb.Episode) -> Backward:
-    """https://github.com/jakesnell/prototypical-networks: examples lead with their class, labels are implied."""
+    """https://github.com/jakesnell/prototypical-networks: examples lead with
+    their class, labels are implied.
+    """
     from protonets.models.few_shot import Protonet
 
     support_x, support_y, query_x, _ = one(episode)
     way = int(support_y.max()) + 1
-    sample = {"xs": support_x.unflatten(0, (way, -1)), "xq": query_x.unflatten(0, (way, -1))}
+    sample = {
+        "xs": support_x.unflatten(0, (way, -1)),
+        "xq": query_x.unflatten(0, (way, -1)),
+    }
     learner = Protonet(model)
     return lambda: learner.loss(sample)[0].backward()
 
 
 class Items(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """Images one at a time, as floats already: the peers are spared the conversion."""
+    """Images one at a time, as floats already: the peers are spared the
+    conversion.
+    """
 
     def __init__(self, images: mb.LabelledImages) -> None:
         self.x = images.pixels(torch.arange(len(images)))
@@ -180,28 +275,46 @@ class Items(torch.utils.data.Dataset[tuple[Tensor, int]]):
         return self.y
 
 
-def easyfsl_loader(images: mb.LabelledImages, way: int, shot: int, query: int, episodes: int) -> DataLoader:
+def easyfsl_loader(
+    images: mb.LabelledImages, way: int, shot: int, query: int, episodes: int
+) -> DataLoader:
     """Its episodes, in this process."""
     from easyfsl.samplers import TaskSampler
 
     data = Items(images)
-    with mock.patch.object(Sampler, "__init__", return_value=None):  # it is given an argument that torch has dropped
+    with mock.patch.object(
+        Sampler, "__init__", return_value=None
+    ):  # it is given an argument that torch has dropped
         sampler = TaskSampler(data, way, shot, query, episodes)
-    return DataLoader(data, batch_sampler=sampler, num_workers=0, collate_fn=sampler.episodic_collate_fn)
+    return DataLoader(
+        data,
+        batch_sampler=sampler,
+        num_workers=0,
+        collate_fn=sampler.episodic_collate_fn,
+    )
 
 
 def easyfsl_evaluation(
-    model: nn.Module, images: mb.LabelledImages, way: int, shot: int, query: int, episodes: int
+    model: nn.Module,
+    images: mb.LabelledImages,
+    way: int,
+    shot: int,
+    query: int,
+    episodes: int,
 ) -> Callable[[], float]:
     """Its own loop over freshly drawn episodes; returns the accuracy."""
     from easyfsl.methods import PrototypicalNetworks
     from easyfsl.utils import evaluate
 
     loader = easyfsl_loader(images, way, shot, query, episodes)
-    return lambda: evaluate(PrototypicalNetworks(model), loader, device="cpu", use_tqdm=False)
+    return lambda: evaluate(
+        PrototypicalNetworks(model), loader, device="cpu", use_tqdm=False
+    )
 
 
-def easyfsl_sampling(images: mb.LabelledImages, way: int, shot: int, query: int, episodes: int) -> Callable[[], None]:
+def easyfsl_sampling(
+    images: mb.LabelledImages, way: int, shot: int, query: int, episodes: int
+) -> Callable[[], None]:
     """Episodes and nothing else."""
     loader = easyfsl_loader(images, way, shot, query, episodes)
 
@@ -215,12 +328,19 @@ def easyfsl_sampling(images: mb.LabelledImages, way: int, shot: int, query: int,
 def learn2learn_sampling(
     images: mb.LabelledImages, way: int, shot: int, query: int, episodes: int
 ) -> Callable[[], None]:
-    """NWays and KShots, as its examples compose them; support and query set are still together."""
+    """NWays and KShots, as its examples compose them; support and query set are
+    still together.
+    """
     import learn2learn as l2l
     from learn2learn.data.transforms import KShots, LoadData, NWays, RemapLabels
 
     data = l2l.data.MetaDataset(Items(images))
-    transforms = [NWays(data, way), KShots(data, shot + query), LoadData(data), RemapLabels(data)]
+    transforms = [
+        NWays(data, way),
+        KShots(data, shot + query),
+        LoadData(data),
+        RemapLabels(data),
+    ]
     taskset = l2l.data.Taskset(data, transforms, num_tasks=-1)
 
     def sample() -> None:

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Time architecture search: proposals on a table beside NNI and optuna, and two hundred races of three strategies.
+"""Time architecture search: proposals on a table beside NNI and optuna, and two
+hundred races of three strategies.
 
     python benchmarks/speed_nas.py                  # everything, a few minutes on one idle core
     python benchmarks/speed_nas.py --list
     python benchmarks/speed_nas.py --work race      # what begins with this name, anew
     python benchmarks/speed_nas.py --quick          # tiny, to try the command; keeps nothing
 
-The table is NAS-Bench-201's, read from $METABOOK_DATA/nas; looking an architecture up takes part of a microsecond, so
-what is timed is the search itself. Every part runs in a process of its own and leaves a file in runs/speed_nas; the
-same line again goes on after the last finished one. When all are there, the result goes to
-metabook/book/results/speed_nas.json.
+The table is NAS-Bench-201's, read from $METABOOK_DATA/nas; looking an
+architecture up takes part of a microsecond, so what is timed is the search
+itself. Every part runs in a process of its own and leaves a file in
+runs/speed_nas; the same line again goes on after the last finished one. When
+all are there, the result goes to metabook/book/results/speed_nas.json.
 """
 
 import os
@@ -34,19 +36,34 @@ EVALUATIONS = 500  # of every search
 POPULATION = 50
 OURS = "metabook, regularised evolution"
 DIFFERENCES = {
-    "NNI, EvolutionTuner": "Another algorithm: of two random individuals the better has a child, and the worse dies. "
-    "General spaces (nested choices, ranges of numbers), named parameters, trials known by numbers.",
-    "optuna": "Spaces that the program defines as it asks, and that may change from trial to trial; every trial is kept "
-    "with its times and distributions in a storage, here in memory; several processes may share a study.",
-    "optuna, NSGAIISampler": "Generations of 50 with crossover, for several objectives.",
-    "optuna, TPESampler": "Fits densities to all earlier trials before each proposal, so a proposal costs more the later "
-    "it comes; meant for evaluations that take minutes.",
+    "NNI, EvolutionTuner": (
+        "Another algorithm: of two random individuals the better has a child,"
+        " and the worse dies. General spaces (nested choices, ranges of"
+        " numbers), named parameters, trials known by numbers."
+    ),
+    "optuna": (
+        "Spaces that the program defines as it asks, and that may change from"
+        " trial to trial; every trial is kept with its times and distributions"
+        " in a storage, here in memory; several processes may share a study."
+    ),
+    "optuna, NSGAIISampler": (
+        "Generations of 50 with crossover, for several objectives."
+    ),
+    "optuna, TPESampler": (
+        "Fits densities to all earlier trials before each proposal, so a"
+        " proposal costs more the later it comes; meant for evaluations that"
+        " take minutes."
+    ),
 }
 
 Searching = Callable[[mb.nas.Table, int], list[float]]
 
 
-def ask_and_tell(make: Callable[[mb.nas.SearchSpace], mb.nas.Strategy], table: mb.nas.Table, n: int) -> list[float]:
+def ask_and_tell(
+    make: Callable[[mb.nas.SearchSpace], mb.nas.Strategy],
+    table: mb.nas.Table,
+    n: int,
+) -> list[float]:
     """The scores of one search with a new strategy."""
     strategy, scores = make(table.space), []
     for _ in range(n):
@@ -58,7 +75,9 @@ def ask_and_tell(make: Callable[[mb.nas.SearchSpace], mb.nas.Strategy], table: m
 
 @dataclass(frozen=True)
 class Proposer:
-    """Somebody's search, the peer that it needs, and how many searches in a row are timed together."""
+    """Somebody's search, the peer that it needs, and how many searches in a row
+    are timed together.
+    """
 
     search: Searching
     needs: str = ""
@@ -67,28 +86,53 @@ class Proposer:
 
 def of_optuna(sampler: str, **options: Any) -> Proposer:
     """With a fixed seed."""
-    return Proposer(partial(peers_nas.optuna_sampler, sampler=sampler, seed=0, **options), "optuna")
+    return Proposer(
+        partial(peers_nas.optuna_sampler, sampler=sampler, seed=0, **options),
+        "optuna",
+    )
 
 
 PROPOSERS = {
     OURS: Proposer(
-        partial(ask_and_tell, lambda space: mb.nas.RegularizedEvolution(space, POPULATION, sample=10)), searches=20
+        partial(
+            ask_and_tell,
+            lambda space: mb.nas.RegularizedEvolution(
+                space, POPULATION, sample=10
+            ),
+        ),
+        searches=20,
     ),
-    "metabook, random search": Proposer(partial(ask_and_tell, mb.nas.RandomSearch), searches=20),
-    "NNI, EvolutionTuner": Proposer(partial(peers_nas.nni_evolution, population=POPULATION), "NNI", searches=4),
+    "metabook, random search": Proposer(
+        partial(ask_and_tell, mb.nas.RandomSearch), searches=20
+    ),
+    "NNI, EvolutionTuner": Proposer(
+        partial(peers_nas.nni_evolution, population=POPULATION),
+        "NNI",
+        searches=4,
+    ),
     "optuna, RandomSampler": of_optuna("RandomSampler"),
-    "optuna, NSGAIISampler": of_optuna("NSGAIISampler", population_size=POPULATION),
+    "optuna, NSGAIISampler": of_optuna(
+        "NSGAIISampler", population_size=POPULATION
+    ),
     "optuna, TPESampler": of_optuna("TPESampler"),
 }
 
 
 def nasbench201() -> mb.nas.Table:
     """CIFAR-10's column."""
-    return mb.nas.load_nasbench201(Path(os.environ.get("METABOOK_DATA", ".")) / "nas" / "nasbench201_compact.npz")
+    return mb.nas.load_nasbench201(
+        Path(os.environ.get("METABOOK_DATA", "."))
+        / "nas"
+        / "nasbench201_compact.npz"
+    )
 
 
-def measure_proposals(evaluations: int = EVALUATIONS, rounds: int = 10) -> dict[str, Any]:
-    """Microseconds of a proposal that is looked up and told, for everyone in turn."""
+def measure_proposals(
+    evaluations: int = EVALUATIONS, rounds: int = 10
+) -> dict[str, Any]:
+    """Microseconds of a proposal that is looked up and told, for everyone in
+    turn.
+    """
     torch.set_num_threads(1)
     table, replies = nasbench201(), peers_nas.found()
     report: dict[str, dict[str, Any]] = {}
@@ -103,7 +147,10 @@ def measure_proposals(evaluations: int = EVALUATIONS, rounds: int = 10) -> dict[
         except Exception as failure:  # the others go on
             report[name] = {"error": peers.reason(failure)}
     times = timing.time_in_turn(steps, rounds, 1, "proposals")
-    each = {name: seconds / PROPOSERS[name].searches / evaluations for name, seconds in times.items()}
+    each = {
+        name: seconds / PROPOSERS[name].searches / evaluations
+        for name, seconds in times.items()
+    }
     for name, seconds in each.items():
         low, median, high = 1e6 * np.quantile(seconds, [0.25, 0.5, 0.75])
         report[name] |= {
@@ -112,8 +159,15 @@ def measure_proposals(evaluations: int = EVALUATIONS, rounds: int = 10) -> dict[
             "per_second": round(1e6 / median),
         }
         if name != OURS:
-            report[name]["evolution_is_faster"] = timing.ratio(seconds / each[OURS])
-    return {"threads": 1, "architectures": len(table.space), "evaluations": evaluations, "implementations": report}
+            report[name]["evolution_is_faster"] = timing.ratio(
+                seconds / each[OURS]
+            )
+    return {
+        "threads": 1,
+        "architectures": len(table.space),
+        "evaluations": evaluations,
+        "implementations": report,
+    }
 
 
 def _several(proposer: Proposer, table: mb.nas.Table, evaluations: int) -> None:
@@ -123,13 +177,19 @@ def _several(proposer: Proposer, table: mb.nas.Table, evaluations: int) -> None:
 
 RACERS: dict[str, Callable[[mb.nas.SearchSpace, int], mb.nas.Strategy]] = {
     "random search": lambda space, seed: mb.nas.RandomSearch(space, seed),
-    "evolution": lambda space, seed: mb.nas.RegularizedEvolution(space, POPULATION, sample=10, seed=seed),
-    "reinforce, independent": lambda space, seed: mb.nas.Reinforce(space, "independent", entropy=1.0, seed=seed),
+    "evolution": lambda space, seed: mb.nas.RegularizedEvolution(
+        space, POPULATION, sample=10, seed=seed
+    ),
+    "reinforce, independent": lambda space, seed: mb.nas.Reinforce(
+        space, "independent", entropy=1.0, seed=seed
+    ),
 }
 
 
 def measure_race(seeds: int = 200, rounds: int = 3) -> dict[str, Any]:
-    """Seconds of processor time that all seeds of a strategy take in `metabook.nas.search`; the median of the rounds."""
+    """Seconds of processor time that all seeds of a strategy take in
+    `metabook.nas.search`; the median of the rounds.
+    """
     torch.set_num_threads(1)
     table = race_table()
     report = {}
@@ -138,7 +198,12 @@ def measure_race(seeds: int = 200, rounds: int = 3) -> dict[str, Any]:
         for _ in range(rounds):
             start = time.process_time()
             for seed in range(seeds):
-                mb.nas.search(make(table.space, seed), table.valid, EVALUATIONS, progress=False)
+                mb.nas.search(
+                    make(table.space, seed),
+                    table.valid,
+                    EVALUATIONS,
+                    progress=False,
+                )
             seconds.append(time.process_time() - start)
         report[name] = {
             "seconds": round(float(np.median(seconds)), 2),
@@ -155,7 +220,9 @@ def measure_race(seeds: int = 200, rounds: int = 3) -> dict[str, Any]:
 
 
 def race_table() -> mb.nas.Table:
-    """The space of the embedded table with made-up accuracies: how long a search takes does not depend on them."""
+    """The space of the embedded table with made-up accuracies: how long a
+    search takes does not depend on them.
+    """
     space, rng = mb.nas.glyph_space(), Random(0)
     scores = [80 + rng.gauss(0, 3) for _ in space]
     return mb.nas.Table(space, {1: scores}, scores)
@@ -165,21 +232,35 @@ def all_parts(quick: bool) -> dict[str, timing.Part]:
     """What a full run measures, by name; every part has a process of its own."""
     if quick:
         return {
-            "proposals-1thread": timing.Part(partial(measure_proposals, evaluations=60, rounds=2)),
-            "race-1thread": timing.Part(partial(measure_race, seeds=2, rounds=1)),
+            "proposals-1thread": timing.Part(
+                partial(measure_proposals, evaluations=60, rounds=2)
+            ),
+            "race-1thread": timing.Part(
+                partial(measure_race, seeds=2, rounds=1)
+            ),
         }
-    return {"proposals-1thread": timing.Part(measure_proposals), "race-1thread": timing.Part(measure_race)}
+    return {
+        "proposals-1thread": timing.Part(measure_proposals),
+        "race-1thread": timing.Part(measure_race),
+    }
 
 
 def merge(done: dict[str, Any]) -> dict[str, Any]:
     """One result from the parts."""
     return {
         "command": "python benchmarks/speed_nas.py",
-        "what": "Architecture search in one thread. proposals: ask, look the architecture up in NAS-Bench-201, tell; "
-        f"searches of {EVALUATIONS} evaluations, each with a new strategy or study, all implementations in turn in one "
-        "process. us: median over rounds of the time of one proposal. evolution_is_faster: median over rounds of this "
-        f"one's time over that of {OURS}, in the same round. race: every strategy of the chapter's race with "
-        "metabook.nas.search, memory and history included, in processor time; the LSTM controller is not in it. Its accuracies are made up.",
+        "what": (
+            "Architecture search in one thread. proposals: ask, look the"
+            " architecture up in NAS-Bench-201, tell; searches of"
+            f" {EVALUATIONS} evaluations, each with a new strategy or study,"
+            " all implementations in turn in one process. us: median over"
+            " rounds of the time of one proposal. evolution_is_faster: median"
+            f" over rounds of this one's time over that of {OURS}, in the same"
+            " round. race: every strategy of the chapter's race with"
+            " metabook.nas.search, memory and history included, in processor"
+            " time; the LSTM controller is not in it. Its accuracies are"
+            " made up."
+        ),
         "differences": DIFFERENCES,
         "peers": peers_nas.found(),
         "works": done,
@@ -188,9 +269,23 @@ def merge(done: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> int:
     package, here = Path(mb.__file__).parent, Path(__file__)
-    code = [here, Path(peers.__file__), Path(peers_nas.__file__), *sorted(package.glob("nas/*.py"))]
+    code = [
+        here,
+        Path(peers.__file__),
+        Path(peers_nas.__file__),
+        *sorted(package.glob("nas/*.py")),
+    ]
     of = timing.fingerprint(code)
-    return timing.run(__file__, __doc__, all_parts, of, peers_nas.prepare, merge, "speed_nas", "speed_nas")
+    return timing.run(
+        __file__,
+        __doc__,
+        all_parts,
+        of,
+        peers_nas.prepare,
+        merge,
+        "speed_nas",
+        "speed_nas",
+    )
 
 
 if __name__ == "__main__":

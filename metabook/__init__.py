@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""metabook: the package under *Learning to Learn*, an executable textbook on meta-learning."""
+"""metabook: the package under *Learning to Learn*, an executable textbook on
+meta-learning.
+"""
 
 from metabook import nas
 from metabook.data.digits import digits
@@ -8,7 +10,12 @@ from metabook.data.glyphs import glyphs
 from metabook.data.images import LabelledImages
 from metabook.data.omniglot import omniglot
 from metabook.learner.protocol import Learner
-from metabook.metric.baselines import FineTuning, FullFineTuning, NearestCentroid, NearestNeighbour
+from metabook.metric.baselines import (
+    FineTuning,
+    FullFineTuning,
+    NearestCentroid,
+    NearestNeighbour,
+)
 from metabook.metric.matching import MatchingNet
 from metabook.metric.protonet import ProtoNet, compute_prototypes
 from metabook.metric.relation import RelationNet
@@ -25,7 +32,13 @@ from metabook.tasks.few_shot import FewShotTasks
 from metabook.tasks.sinusoids import Sinusoids
 from metabook.tasks.varied import VariedTasks
 from metabook.training.embedded import evaluate_embedded
-from metabook.training.evaluate import Comparison, Score, compare, evaluate, evaluate_steps
+from metabook.training.evaluate import (
+    Comparison,
+    Score,
+    compare,
+    evaluate,
+    evaluate_steps,
+)
 from metabook.training.train import History, train
 
 __version__ = "0.1.0.dev0"

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The command ``metabook``: so far ``metabook reproduce``, which lists and runs the experiments of the papers."""
+"""The command ``metabook``: so far ``metabook reproduce``, which lists and runs
+the experiments of the papers.
+"""
 
 import argparse
 import json
@@ -12,20 +14,47 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="metabook", description="The package under Learning to Learn.")
+    parser = argparse.ArgumentParser(
+        prog="metabook", description="The package under Learning to Learn."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     reproduce = commands.add_parser(
         "reproduce",
         help="list or run the experiments of the papers",
-        description="Without a name, list the experiments. The same line again goes on where it was stopped.",
+        description=(
+            "Without a name, list the experiments. The same line again goes on"
+            " where it was stopped."
+        ),
     )
     reproduce.add_argument("name", nargs="?")
-    reproduce.add_argument("--seed", type=int, default=0, help="of the initial weights and the training tasks")
-    reproduce.add_argument("--threads", type=int, help="cores to use; all unless given")
-    reproduce.add_argument("--iterations", type=int, help="fewer, to try the command")
-    reproduce.add_argument("--episodes", type=int, default=1000, help="test episodes (default: 1000, as in the papers)")
-    reproduce.add_argument("--runs", default="runs", help="folder of checkpoints (default: runs)")
-    reproduce.add_argument("--out", help="the result's JSON file (default: NAME-seedSEED.json in the folder of runs)")
+    reproduce.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the initial weights and the training tasks",
+    )
+    reproduce.add_argument(
+        "--threads", type=int, help="cores to use; all unless given"
+    )
+    reproduce.add_argument(
+        "--iterations", type=int, help="fewer, to try the command"
+    )
+    reproduce.add_argument(
+        "--episodes",
+        type=int,
+        default=1000,
+        help="test episodes (default: 1000, as in the papers)",
+    )
+    reproduce.add_argument(
+        "--runs", default="runs", help="folder of checkpoints (default: runs)"
+    )
+    reproduce.add_argument(
+        "--out",
+        help=(
+            "the result's JSON file (default: NAME-seedSEED.json in the folder"
+            " of runs)"
+        ),
+    )
     args = parser.parse_args(arguments)
     try:
         return _run(args) if args.name else _list()
@@ -38,7 +67,10 @@ def _list() -> int:
     from metabook.book.reproduce import EXPERIMENTS
 
     for name, todo in EXPERIMENTS.items():
-        tests = ", ".join(f"{way}-way {shot}-shot {paper} %" for (way, shot), (paper, _) in todo.paper.items())
+        tests = ", ".join(
+            f"{way}-way {shot}-shot {paper} %"
+            for (way, shot), (paper, _) in todo.paper.items()
+        )
         print(f"{name:27} {todo.iterations:,} iterations; the paper's {tests}")
     print("\nRun one: metabook reproduce NAME")
     return 0
@@ -52,19 +84,43 @@ def _run(args: argparse.Namespace) -> int:
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    result = reproduce(args.name, args.seed, args.iterations, args.episodes, args.runs)
-    options = [f"--iterations {args.iterations}"] * bool(args.iterations) + [f"--episodes {args.episodes}"] * (
-        args.episodes != 1000
+    result = reproduce(
+        args.name, args.seed, args.iterations, args.episodes, args.runs
     )
-    command = " ".join(["metabook reproduce", args.name, f"--seed {args.seed}", *options])
-    out = Path(args.out or Path(args.runs) / f"{args.name}-seed{args.seed}.json")
+    options = [f"--iterations {args.iterations}"] * bool(args.iterations) + [
+        f"--episodes {args.episodes}"
+    ] * (args.episodes != 1000)
+    command = " ".join(
+        ["metabook reproduce", args.name, f"--seed {args.seed}", *options]
+    )
+    out = Path(
+        args.out or Path(args.runs) / f"{args.name}-seed{args.seed}.json"
+    )
     out.write_text(
-        json.dumps({"command": command, **result, "environment": results.environment()}, indent=2) + "\n", "utf8"
+        json.dumps(
+            {
+                "command": command,
+                **result,
+                "environment": results.environment(),
+            },
+            indent=2,
+        )
+        + "\n",
+        "utf8",
     )
-    print(f"{result['training']['iterations']:,} iterations, {result['training']['minutes']} minutes")
+    print(
+        f"{result['training']['iterations']:,} iterations,"
+        f" {result['training']['minutes']} minutes"
+    )
     for test in result["tests"]:
-        ours = f"{test['rotated']['accuracy']} % ± {test['rotated']['ci95']} over {test['episodes']:,} episodes"
-        print(f"{test['way']}-way {test['shot']}-shot: {ours}; the paper {test['paper']} %")
+        ours = (
+            f"{test['rotated']['accuracy']} % ± {test['rotated']['ci95']} over"
+            f" {test['episodes']:,} episodes"
+        )
+        print(
+            f"{test['way']}-way {test['shot']}-shot: {ours}; the paper"
+            f" {test['paper']} %"
+        )
     print(f"written: {out}")
     return 0
 

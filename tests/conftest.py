@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Shared settings: real data where it lies beside the repository, one thread, and a few small models."""
+"""Shared settings: real data where it lies beside the repository, one thread,
+and a few small models.
+"""
 
 import os
 from pathlib import Path

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Outer gradients against central differences, and the small problems that they are compared on."""
+"""Outer gradients against central differences, and the small problems that they
+are compared on.
+"""
 
 import itertools
 
@@ -15,9 +17,15 @@ def curved_net():
 
 def task_batch(tasks=2, support=6, query=5, features=2, way=3):
     g = torch.Generator().manual_seed(1)
-    x, q = (torch.randn(tasks, n, features, generator=g, dtype=torch.float64) for n in (support, query))
+    x, q = (
+        torch.randn(tasks, n, features, generator=g, dtype=torch.float64)
+        for n in (support, query)
+    )
     return mb.Episode(
-        x, torch.arange(support).remainder(way).repeat(tasks, 1), q, torch.arange(query).remainder(way).repeat(tasks, 1)
+        x,
+        torch.arange(support).remainder(way).repeat(tasks, 1),
+        q,
+        torch.arange(query).remainder(way).repeat(tasks, 1),
     )
 
 
@@ -46,18 +54,26 @@ def outer_gradient(learner, episode):
 
 
 def assert_exact(learner, episode, atol=1e-9):
-    """The outer gradient agrees with central differences of the whole adapt-then-query function."""
+    """The outer gradient agrees with central differences of the whole
+    adapt-then-query function.
+    """
 
     def loss():
         with torch.no_grad():
             return learner.loss(episode).item()
 
-    numeric = torch.cat([g.flatten() for g in numeric_gradient(loss, learner.parameters())])
-    assert torch.allclose(outer_gradient(learner, episode), numeric, rtol=1e-6, atol=atol)
+    numeric = torch.cat(
+        [g.flatten() for g in numeric_gradient(loss, learner.parameters())]
+    )
+    assert torch.allclose(
+        outer_gradient(learner, episode), numeric, rtol=1e-6, atol=atol
+    )
 
 
 class Quadratic(nn.Module):
-    """L(theta) = theta' A theta / 2 - b' theta, as a model whose prediction is its loss."""
+    """L(theta) = theta' A theta / 2 - b' theta, as a model whose prediction is
+    its loss.
+    """
 
     def __init__(self):
         super().__init__()
@@ -67,7 +83,11 @@ class Quadratic(nn.Module):
             m @ m.T / 4 + torch.eye(4, dtype=torch.float64),
             torch.randn(4, generator=g, dtype=torch.float64),
         )
-        self.theta = nn.Parameter(torch.randn(4, generator=g, dtype=torch.float64))
+        self.theta = nn.Parameter(
+            torch.randn(4, generator=g, dtype=torch.float64)
+        )
 
     def forward(self, x):
-        return (self.theta @ self.A @ self.theta / 2 - self.b @ self.theta).expand(len(x), 1)
+        return (
+            self.theta @ self.A @ self.theta / 2 - self.b @ self.theta
+        ).expand(len(x), 1)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Every learner of the package, small. A new method joins by one line in LEARNERS."""
+"""Every learner of the package, small. A new method joins by one line in
+LEARNERS.
+"""
 
 import torch
 from conftest import small_conv
@@ -13,7 +15,10 @@ class Recurrent(nn.Module):
 
     def __init__(self, out):
         super().__init__()
-        self.lstm, self.head = nn.LSTM(28, 6, batch_first=True), nn.Linear(6, out)
+        self.lstm, self.head = (
+            nn.LSTM(28, 6, batch_first=True),
+            nn.Linear(6, out),
+        )
 
     def forward(self, x):
         return self.head(self.lstm(x[:, 0])[0][:, -1])
@@ -24,53 +29,99 @@ class Attentive(nn.Module):
 
     def __init__(self, out):
         super().__init__()
-        self.attention, self.head = nn.MultiheadAttention(28, 2, batch_first=True), nn.Linear(28, out)
+        self.attention, self.head = (
+            nn.MultiheadAttention(28, 2, batch_first=True),
+            nn.Linear(28, out),
+        )
 
     def forward(self, x):
         lines = x[:, 0]
-        return self.head(self.attention(lines, lines, lines, need_weights=False)[0].mean(dim=1))
+        return self.head(
+            self.attention(lines, lines, lines, need_weights=False)[0].mean(
+                dim=1
+            )
+        )
 
 
 LEARNERS = {
     "protonet": lambda: mb.ProtoNet(small_conv(norm="batch")),
     "protonet, batch statistics": lambda: mb.ProtoNet(small_conv()),
     "maml": lambda: mb.MAML(small_conv(out=5), inner_lr=0.1),
-    "maml, strided": lambda: mb.MAML(small_conv(out=5, strided=True), inner_lr=0.1, inner_steps=2),
-    "maml, group norm": lambda: mb.MAML(small_conv(out=5, norm="group"), inner_lr=0.1),
-    "maml, dropout": lambda: mb.MAML(nn.Sequential(mb.MLP(784, 8), nn.Dropout(0.3), nn.Linear(8, 5)), inner_lr=0.1),
+    "maml, strided": lambda: mb.MAML(
+        small_conv(out=5, strided=True), inner_lr=0.1, inner_steps=2
+    ),
+    "maml, group norm": lambda: mb.MAML(
+        small_conv(out=5, norm="group"), inner_lr=0.1
+    ),
+    "maml, dropout": lambda: mb.MAML(
+        nn.Sequential(mb.MLP(784, 8), nn.Dropout(0.3), nn.Linear(8, 5)),
+        inner_lr=0.1,
+    ),
     "maml, LSTM": lambda: mb.MAML(Recurrent(5), inner_lr=0.1),
     "maml, attention": lambda: mb.MAML(Attentive(5), inner_lr=0.1),
-    "protonet, euclidean": lambda: mb.ProtoNet(small_conv(norm="batch"), distance="euclidean"),
+    "protonet, euclidean": lambda: mb.ProtoNet(
+        small_conv(norm="batch"), distance="euclidean"
+    ),
     "protonet, cosine": lambda: mb.ProtoNet(
-        small_conv(norm="batch"), distance="cosine", temperature=0.1, learn_temperature=True
+        small_conv(norm="batch"),
+        distance="cosine",
+        temperature=0.1,
+        learn_temperature=True,
     ),
     "protonet, half precision in training": lambda: mb.ProtoNet(
         small_conv(norm="batch"), embedding_dtype=torch.bfloat16
     ),
     "matching": lambda: mb.MatchingNet(small_conv(norm="batch")),
-    "relation": lambda: mb.RelationNet(small_conv(norm="batch"), features=4, width=8),
+    "relation": lambda: mb.RelationNet(
+        small_conv(norm="batch"), features=4, width=8
+    ),
     "protonet, LSTM": lambda: mb.ProtoNet(Recurrent(6)),
-    "maml, vectorized": lambda: mb.MAML(small_conv(out=5), inner_lr=0.1, vectorized=True),
-    "maml, perceptron": lambda: mb.MAML(mb.MLP(784, 5, hidden=(6,)), inner_lr=0.1, inner_steps=2),
-    "maml, support statistics": lambda: mb.MAML(small_conv(out=5, norm="support"), inner_lr=0.1),
+    "maml, vectorized": lambda: mb.MAML(
+        small_conv(out=5), inner_lr=0.1, vectorized=True
+    ),
+    "maml, perceptron": lambda: mb.MAML(
+        mb.MLP(784, 5, hidden=(6,)), inner_lr=0.1, inner_steps=2
+    ),
+    "maml, support statistics": lambda: mb.MAML(
+        small_conv(out=5, norm="support"), inner_lr=0.1
+    ),
     "maml, support statistics, vectorized": lambda: mb.MAML(
         small_conv(out=5, norm="support"), inner_lr=0.1, vectorized=True
     ),
-    "maml++": lambda: mb.MAMLPlusPlus(small_conv(out=5), inner_steps=2, multi_step_until=10, first_order_until=5),
-    "implicit maml": lambda: mb.ImplicitMAML(small_conv(out=5), inner_lr=0.1, inner_steps=3),
+    "maml++": lambda: mb.MAMLPlusPlus(
+        small_conv(out=5),
+        inner_steps=2,
+        multi_step_until=10,
+        first_order_until=5,
+    ),
+    "implicit maml": lambda: mb.ImplicitMAML(
+        small_conv(out=5), inner_lr=0.1, inner_steps=3
+    ),
     "joint training": lambda: mb.JointTraining(small_conv(out=5), inner_lr=0.1),
     "anil": lambda: mb.ANIL(small_conv(out=5), inner_lr=0.1),
     "meta-sgd": lambda: mb.MetaSGD(small_conv(out=5), inner_lr=0.1),
-    "reptile": lambda: mb.Reptile(small_conv(out=5), inner_lr=0.1, inner_steps=3),
-    "maml, first order": lambda: mb.MAML(small_conv(out=5, norm="none"), inner_lr=0.1, first_order=True),
+    "reptile": lambda: mb.Reptile(
+        small_conv(out=5), inner_lr=0.1, inner_steps=3
+    ),
+    "maml, first order": lambda: mb.MAML(
+        small_conv(out=5, norm="none"), inner_lr=0.1, first_order=True
+    ),
 }
 
 
 # nothing of these is meta-learned
 BASELINES = {
     "nearest neighbour": lambda: mb.NearestNeighbour(),
-    "nearest centroid": lambda: mb.NearestCentroid(small_conv(norm="batch"), center=torch.ones(4)),
-    "fine-tuning, linear": lambda: mb.FineTuning(small_conv(norm="batch"), steps=5),
-    "fine-tuning, cosine": lambda: mb.FineTuning(small_conv(norm="batch"), head="cosine", steps=5),
-    "full fine-tuning": lambda: mb.FullFineTuning(small_conv(norm="batch"), steps=3),
+    "nearest centroid": lambda: mb.NearestCentroid(
+        small_conv(norm="batch"), center=torch.ones(4)
+    ),
+    "fine-tuning, linear": lambda: mb.FineTuning(
+        small_conv(norm="batch"), steps=5
+    ),
+    "fine-tuning, cosine": lambda: mb.FineTuning(
+        small_conv(norm="batch"), head="cosine", steps=5
+    ),
+    "full fine-tuning": lambda: mb.FullFineTuning(
+        small_conv(norm="batch"), steps=3
+    ),
 }

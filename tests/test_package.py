@@ -43,18 +43,28 @@ def floor_of(module):
 def imports_of(path):
     for node in ast.walk(ast.parse(path.read_text("utf8"))):
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.name}: relative imports hide where things come from"
+            assert node.level == 0, (
+                f"{path.name}: relative imports hide where things come from"
+            )
             if node.module == "metabook":
                 yield from (f"metabook.{a.name}" for a in node.names)
             elif node.module.startswith("metabook."):
                 yield node.module
         elif isinstance(node, ast.Import):
-            yield from (a.name for a in node.names if a.name.startswith("metabook"))
+            yield from (
+                a.name for a in node.names if a.name.startswith("metabook")
+            )
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "path",
+    sorted(PACKAGE.rglob("*.py")),
+    ids=lambda p: str(p.relative_to(PACKAGE)),
+)
 def test_nothing_imports_upward(path):
-    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(
+        ".__init__"
+    )
     if name == "metabook":
         return
     height, room = floor_of(name)
@@ -63,16 +73,22 @@ def test_nothing_imports_upward(path):
         assert other < height or other_room == room, f"{name} imports {module}"
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "training").glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "training").glob("*.py")), ids=lambda p: p.stem
+)
 def test_training_and_evaluation_know_no_family(path):
     families = {"metabook.optimization", "metabook.metric", "metabook.nas"}
-    assert not [m for m in imports_of(path) if ".".join(m.split(".")[:2]) in families]
+    assert not [
+        m for m in imports_of(path) if ".".join(m.split(".")[:2]) in families
+    ]
 
 
 def test_nothing_imports_in_a_circle():
     graph = {}
     for path in PACKAGE.rglob("*.py"):
-        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        name = ".".join(
+            path.relative_to(ROOT).with_suffix("").parts
+        ).removesuffix(".__init__")
         graph[name] = set(imports_of(path)) - {name}
 
     def visit(name, above):
@@ -89,20 +105,44 @@ def test_every_public_name_is_documented(name):
     thing = getattr(mb, name)
     doc = inspect.getdoc(thing)
     assert doc, name
-    if name not in ("Learner", "History"):  # a base class and a record: nothing to show that a subclass does not
+    if name not in (
+        "Learner",
+        "History",
+    ):  # a base class and a record: nothing to show that a subclass does not
         assert "Examples" in doc, f"{name} has no example"
 
 
 def test_import_costs_less_than_half_a_second_beyond_torch():
-    code = "import time, torch; t = time.process_time(); import metabook; print(time.process_time() - t)"
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
+    code = (
+        "import time, torch; t = time.process_time(); import metabook;"
+        " print(time.process_time() - t)"
+    )
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for _ in range(3)
+    ]
     assert min(float(run.stdout) for run in runs) < 0.5
 
 
 def test_dependencies_have_lower_bounds_only():
     tomllib = pytest.importorskip("tomllib")  # Python 3.11
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
-    allowed = {"torch", "numpy", "scipy", "matplotlib", "pillow", "tqdm", "scikit-learn"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))[
+        "project"
+    ]
+    allowed = {
+        "torch",
+        "numpy",
+        "scipy",
+        "matplotlib",
+        "pillow",
+        "tqdm",
+        "scikit-learn",
+    }
     for line in project["dependencies"]:
         name, _, bound = line.partition(">=")
         assert name in allowed
@@ -110,11 +150,17 @@ def test_dependencies_have_lower_bounds_only():
 
 
 def test_an_unknown_result_is_answered_with_those_that_exist():
-    with pytest.raises(FileNotFoundError, match="there are: .*protonet_omniglot_1shot_seed0"):
+    with pytest.raises(
+        FileNotFoundError, match="there are: .*protonet_omniglot_1shot_seed0"
+    ):
         results.load("nothing")
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "book" / "results").glob("*.json")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    sorted((PACKAGE / "book" / "results").glob("*.json")),
+    ids=lambda p: p.stem,
+)
 def test_a_committed_result_says_how_it_came_about(path):
     result = results.load(path.stem)
     program, what, *rest = result["command"].split()
@@ -124,10 +170,18 @@ def test_a_committed_result_says_how_it_came_about(path):
     else:
         assert program == "python"
         assert (ROOT / what).is_file()
-    assert {"processor", "cores", "torch", "python", "date"} <= set(result["environment"])
-    if "works" not in result:  # of a benchmark of speed the seeds are fixed in the command, and rounds take their place
+    assert {"processor", "cores", "torch", "python", "date"} <= set(
+        result["environment"]
+    )
+    if (
+        "works" not in result
+        # of a benchmark of speed the seeds are fixed in the command, and rounds
+        # take their place
+    ):
         assert "seed" in str(result)
-        assert "episodes" in str(result) or "evaluations" in result  # of learners, or of architectures
+        assert (
+            "episodes" in str(result) or "evaluations" in result
+        )  # of learners, or of architectures
 
 
 def test_the_timeline_is_one_file_for_both_languages():
@@ -136,10 +190,20 @@ def test_the_timeline_is_one_file_for_both_languages():
     assert years == sorted(years) and years[0] == 1987
     for entry in timeline.entries:
         assert set(entry) == {"year", "who", "what", "link", "en", "zh"}
-        assert entry["link"].startswith(("https://", "http://")) and entry["en"].endswith((".", "?"))
+        assert entry["link"].startswith(("https://", "http://")) and entry[
+            "en"
+        ].endswith((".", "?"))
         assert re.search(r"[一-鿿]", entry["zh"])
     html = timeline._repr_html_()
-    assert html.count("<li>") == 2 * len(years) and '<ul lang="en">' in html and '<ul lang="zh">' in html
+    assert (
+        html.count("<li>") == 2 * len(years)
+        and '<ul lang="en">' in html
+        and '<ul lang="zh">' in html
+    )
     figure = Figure()
     timeline.draw(figure.subplots())
-    assert sum(str(year) in t.get_text() for t in figure.axes[0].texts for year in set(years)) == len(years)
+    assert sum(
+        str(year) in t.get_text()
+        for t in figure.axes[0].texts
+        for year in set(years)
+    ) == len(years)

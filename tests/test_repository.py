@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The repository as a stranger finds it: what the README says is true, and every file has a licence."""
+"""The repository as a stranger finds it: what the README says is true, and
+every file has a licence.
+"""
 
 import fnmatch
 import re
@@ -20,7 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def tracked():
-    run = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True
+    )
     if run.returncode:
         pytest.skip("not a git checkout: the tracked files are unknown")
     return [name for name in run.stdout.splitlines() if (ROOT / name).is_file()]
@@ -35,7 +39,9 @@ def texts():
 
 
 def test_the_readmes_python_runs_and_prints_what_it_says():
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf8"), re.S)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf8"), re.S
+    )
     assert blocks, "the README shows how to use the package"
     for block in blocks:
         assert len(block.strip().splitlines()) <= 12
@@ -44,46 +50,73 @@ def test_the_readmes_python_runs_and_prints_what_it_says():
 
 def test_the_readmes_commands_exist():
     readme = (ROOT / "README.md").read_text("utf8")
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf8"), re.M))
+    targets = set(
+        re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf8"), re.M)
+    )
     named = set(re.findall(r"\bmake ([a-z-]+)", readme))
     assert {"book", "test"} <= named <= targets
-    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert all(target in listed for target in targets)
 
 
 def test_the_readme_shows_and_links_only_what_is_there():
     for name in ("README.md", "CONTRIBUTING.md"):
         text = (ROOT / name).read_text("utf8")
-        assert not re.search(r"README-[A-Z]+|OMNIGLOT-READ", text), "a placeholder"
+        assert not re.search(r"README-[A-Z]+|OMNIGLOT-READ", text), (
+            "a placeholder"
+        )
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
-            assert target in tracked() or any(t.startswith(f"{target}/") for t in tracked()), f"{name}: {target}"
+            assert target in tracked() or any(
+                t.startswith(f"{target}/") for t in tracked()
+            ), f"{name}: {target}"
 
 
 def test_the_measured_numbers_in_the_readme_are_the_committed_ones():
     readme = (ROOT / "README.md").read_text("utf8")
     for name in results.names():
         result = results.load(name)
-        if "--iterations" in result["command"]:  # a shorter run, on the page of the papers' tables
+        if (
+            "--iterations" in result["command"]
+        ):  # a shorter run, on the page of the papers' tables
             continue
         for test in result.get("tests", []):
-            row = f"| {test['rotated']['accuracy']} ± {test['rotated']['ci95']} | {test['paper']}"
+            row = (
+                f"| {test['rotated']['accuracy']} ± {test['rotated']['ci95']} |"
+                f" {test['paper']}"
+            )
             assert row in readme, f"{name}: {row}"
 
 
 def test_katex_has_one_version():
-    """The style sheet in the book and the script that sets the formulas: a mismatch renders visibly wrong."""
+    """The style sheet in the book and the script that sets the formulas: a
+    mismatch renders visibly wrong.
+    """
     katex = pytest.importorskip("sphinxcontrib.katex")
-    assert f'content:"{katex.katex_version}"' in (ROOT / "book/_static/katex/katex.min.css").read_text("utf8")
+    assert f'content:"{katex.katex_version}"' in (
+        ROOT / "book/_static/katex/katex.min.css"
+    ).read_text("utf8")
 
 
 def test_every_file_has_a_licence():
     tomllib = pytest.importorskip("tomllib")  # Python 3.11
-    rules = tomllib.loads((ROOT / "REUSE.toml").read_text("utf8"))["annotations"]
-    patterns = [p for rule in rules for p in ([rule["path"]] if isinstance(rule["path"], str) else rule["path"])]
+    rules = tomllib.loads((ROOT / "REUSE.toml").read_text("utf8"))[
+        "annotations"
+    ]
+    patterns = [
+        p
+        for rule in rules
+        for p in (
+            [rule["path"]] if isinstance(rule["path"], str) else rule["path"]
+        )
+    ]
     for name in tracked():
         if name in ("LICENSE", "LICENSE-TEXT"):
             continue
-        assert any(fnmatch.fnmatch(name, p.replace("**", "*")) for p in patterns), f"{name}: add it to REUSE.toml"
+        assert any(
+            fnmatch.fnmatch(name, p.replace("**", "*")) for p in patterns
+        ), f"{name}: add it to REUSE.toml"
         if name.endswith(".py"):
             first = (ROOT / name).read_text("utf8").splitlines()[0]
             assert first == "# SPDX-License-Identifier: MIT", name
@@ -93,12 +126,18 @@ def test_the_repositorys_address_stands_in_one_place_and_elsewhere_agrees():
     assert (ROOT / "_config.yml").read_text("utf8").count(address()) == 1
     repository = address().removeprefix("https://github.com/")
     for name, text in texts():
-        for found in re.findall(r"github(?:\.com|usercontent\.com)?/([\w.-]+/metabook)\b", text):
+        for found in re.findall(
+            r"github(?:\.com|usercontent\.com)?/([\w.-]+/metabook)\b", text
+        ):
             assert found == repository, f"{name} names {found}"
 
 
 def test_make_address_reaches_every_cell(tmp_path):
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    shutil.copytree(
+        ROOT / "notebooks",
+        tmp_path / "notebooks",
+        ignore=shutil.ignore_patterns(".ipynb_checkpoints"),
+    )
     shutil.copytree(ROOT / "tools", tmp_path / "tools")
     for name in ("_config.yml", "README.md", "CITATION.cff"):
         shutil.copy(ROOT / name, tmp_path / name)
@@ -106,10 +145,18 @@ def test_make_address_reaches_every_cell(tmp_path):
     subprocess.run([*git, "init", "-q"], cwd=tmp_path, check=True)
     subprocess.run([*git, "add", "-A"], cwd=tmp_path, check=True)
     tool_path = tmp_path / "tools" / "address.py"
-    wrong = subprocess.run([sys.executable, tool_path, "example.org"], capture_output=True, text=True)
+    wrong = subprocess.run(
+        [sys.executable, tool_path, "example.org"],
+        capture_output=True,
+        text=True,
+    )
     assert wrong.returncode
     assert "Say the address" in wrong.stderr
-    subprocess.run([sys.executable, tool_path, "https://github.com/somebody/course"], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, tool_path, "https://github.com/somebody/course"],
+        check=True,
+        capture_output=True,
+    )
     for path in [
         *tmp_path.rglob("*.ipynb"),
         tmp_path / "_config.yml",
@@ -124,12 +171,16 @@ def test_make_address_reaches_every_cell(tmp_path):
 def test_no_file_names_a_machines_path_or_says_to_install_the_other_metabook():
     path = re.compile(r"(?<![\w.:/|])/(?:home|root|Users|work|farm)/[\w.-]+")
     for name, text in texts():
-        if name in ("tests/book/test_notebooks.py", "tests/test_repository.py"):  # they hold the pattern
+        if name in (
+            "tests/book/test_notebooks.py",
+            "tests/test_repository.py",
+        ):  # they hold the pattern
             continue
         assert not path.search(text), f"{name}: {path.search(text)}"
-        assert not re.search(r"pip install (?:-q |-U )*metabook(?![-\w])", text.replace("pip install metabook`", "")), (
-            name
-        )
+        assert not re.search(
+            r"pip install (?:-q |-U )*metabook(?![-\w])",
+            text.replace("pip install metabook`", ""),
+        ), name
 
 
 def test_large_files_stay_out():
@@ -144,11 +195,21 @@ def test_the_ci_script_runs_the_readmes_commands():
 
 
 def test_an_old_python_is_told_what_is_needed():
-    """The installer must at least start on old versions: nothing newer than their syntax."""
+    """The installer must at least start on old versions: nothing newer than
+    their syntax.
+    """
     code = (ROOT / "tools" / "install.py").read_text("utf8")
     compile(code, "install.py", "exec", dont_inherit=True)
-    pretend = "import sys; sys.version_info = (3, 9, 1); sys.argv = ['install.py', 'nowhere']; exec(open('tools/install.py').read())"
-    run = subprocess.run([sys.executable, "-c", pretend], cwd=ROOT, capture_output=True, text=True)
+    pretend = (
+        "import sys; sys.version_info = (3, 9, 1); sys.argv = ['install.py',"
+        " 'nowhere']; exec(open('tools/install.py').read())"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", pretend],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert run.returncode
     assert "need Python 3.11 or newer; this is 3.9" in run.stderr
     assert not (ROOT / "nowhere").exists()
@@ -156,9 +217,17 @@ def test_an_old_python_is_told_what_is_needed():
 
 def test_executing_a_notebook_twice_gives_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(tool, "FOLDER", tmp_path)
-    text = '%% markdown title\n# 0.0 T\n\n%% code setup tags=remove-cell\n\n%% code fig alt="a line that rises"\nimport matplotlib.pyplot as plt\n\nplt.plot([1, 2])\nplt.show()\n\n%% code words\n{1: "a"}\n'
+    text = (
+        "%% markdown title\n# 0.0 T\n\n%% code setup tags=remove-cell\n\n%%"
+        ' code fig alt="a line that rises"\nimport matplotlib.pyplot as'
+        ' plt\n\nplt.plot([1, 2])\nplt.show()\n\n%% code words\n{1: "a"}\n'
+    )
     tool.from_text("en", "0_0_t", text)
-    tool.from_text("zh", "0_0_t", '%% markdown title\n# 0.0 题\n\n%% code fig alt="一条上升的线"\n')
+    tool.from_text(
+        "zh",
+        "0_0_t",
+        '%% markdown title\n# 0.0 题\n\n%% code fig alt="一条上升的线"\n',
+    )
     tool.execute("0_0_t")
     first = (tmp_path / "en" / "0_0_t.ipynb").read_bytes()
     tool.execute("0_0_t")
@@ -173,14 +242,22 @@ def test_executing_a_notebook_twice_gives_the_same_bytes(tmp_path, monkeypatch):
     tool.vouch("0_0_t", ["title"])
     assert tool.stale_cells("0_0_t") == []
     assert tool.parse(tool.as_text("en", "0_0_t")) == tool.parse(
-        text.replace("# 0.0 T", "# 0.0 Title").replace("tags=remove-cell\n", f"tags=remove-cell\n{tool.setup_code()}\n")
+        text.replace("# 0.0 T", "# 0.0 Title").replace(
+            "tags=remove-cell\n", f"tags=remove-cell\n{tool.setup_code()}\n"
+        )
     )
 
 
 def test_settings_of_an_edition_lie_on_the_shared_ones():
-    assert merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}) == {"a": {"b": 3, "c": 2}}
-    assert pages_of({"root": "x", "chapters": [{"file": "y", "sections": [{"file": "z"}]}]}) == ["x", "y", "z"]
+    assert merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}) == {
+        "a": {"b": 3, "c": 2}
+    }
+    assert pages_of(
+        {"root": "x", "chapters": [{"file": "y", "sections": [{"file": "z"}]}]}
+    ) == ["x", "y", "z"]
 
 
 def test_the_version_is_one():
-    assert f"version: {mb.__version__}" in (ROOT / "CITATION.cff").read_text("utf8")
+    assert f"version: {mb.__version__}" in (ROOT / "CITATION.cff").read_text(
+        "utf8"
+    )

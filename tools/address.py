@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Set the repository's address everywhere: `python tools/address.py https://github.com/NAME/REPOSITORY`."""
+"""Set the repository's address everywhere: `python tools/address.py
+https://github.com/NAME/REPOSITORY`.
+"""
 
 import re
 import subprocess
@@ -12,23 +14,46 @@ ROOT = Path(__file__).resolve().parents[1]
 def address() -> str:
     """The address that _config.yml names."""
     found = re.search(
-        r"^\s+url: (https://github\.com/[\w.-]+/[\w.-]+)$", (ROOT / "_config.yml").read_text("utf8"), re.M
+        r"^\s+url: (https://github\.com/[\w.-]+/[\w.-]+)$",
+        (ROOT / "_config.yml").read_text("utf8"),
+        re.M,
     )
     if not found:
-        sys.exit("_config.yml names no repository: it needs a line 'url: https://github.com/NAME/REPOSITORY'")
+        sys.exit(
+            "_config.yml names no repository: it needs a line 'url:"
+            " https://github.com/NAME/REPOSITORY'"
+        )
     return found[1]
 
 
 def main() -> None:
-    new = sys.argv[1].removesuffix("/").removesuffix(".git") if len(sys.argv) > 1 else ""
+    new = (
+        sys.argv[1].removesuffix("/").removesuffix(".git")
+        if len(sys.argv) > 1
+        else ""
+    )
     if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", new):
-        sys.exit("Say the address: make address URL=https://github.com/NAME/REPOSITORY")
+        sys.exit(
+            "Say the address: make address"
+            " URL=https://github.com/NAME/REPOSITORY"
+        )
     old = address()
-    # links to the repository are written in full, or as owner/name behind Colab's and the raw files' hosts
-    pairs = [(old, new), (old.removeprefix("https://github.com/"), new.removeprefix("https://github.com/"))]
+    # links to the repository are written in full, or as owner/name behind
+    # Colab's and the raw files' hosts
+    pairs = [
+        (old, new),
+        (
+            old.removeprefix("https://github.com/"),
+            new.removeprefix("https://github.com/"),
+        ),
+    ]
     changed = []
     for name in subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.splitlines():
         path = ROOT / name
         try:
@@ -37,7 +62,9 @@ def main() -> None:
             continue
         replaced = text
         for before, after in pairs:
-            replaced = re.sub(rf"(?<![\w-]){re.escape(before)}(?![\w-])", after, replaced)
+            replaced = re.sub(
+                rf"(?<![\w-]){re.escape(before)}(?![\w-])", after, replaced
+            )
         if replaced != text:
             path.write_text(replaced, "utf8")
             changed.append(name)

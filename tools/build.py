@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Build both editions into _build/html/en and _build/html/zh, with a front page that leads to each.
+"""Build both editions into _build/html/en and _build/html/zh, with a front page
+that leads to each.
 
-Warnings are errors. The English edition is _config.yml and _toc.yml; the Chinese one changes what book/zh/ says.
+Warnings are errors. The English edition is _config.yml and _toc.yml; the
+Chinese one changes what book/zh/ says.
 """
 
 import re
@@ -46,7 +48,11 @@ b { font-size: 1.5rem; display: block; }
 def merge(base, over):
     """Lay the settings of ``over`` on ``base``, dictionary by dictionary."""
     for key, value in over.items():
-        base[key] = merge(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+        base[key] = (
+            merge(base[key], value)
+            if isinstance(value, dict) and isinstance(base.get(key), dict)
+            else value
+        )
     return base
 
 
@@ -54,8 +60,14 @@ def pages_of(toc):
     """Every page that a table of contents names."""
     if isinstance(toc, dict):
         own = [toc[k] for k in ("root", "file") if k in toc]
-        return own + [page for value in toc.values() for page in pages_of(value)]
-    return [page for entry in toc for page in pages_of(entry)] if isinstance(toc, list) else []
+        return own + [
+            page for value in toc.values() for page in pages_of(value)
+        ]
+    return (
+        [page for entry in toc for page in pages_of(entry)]
+        if isinstance(toc, list)
+        else []
+    )
 
 
 def build(language, toc):
@@ -66,7 +78,9 @@ def build(language, toc):
         merge(config, yaml.safe_load(over.read_text("utf8")))
     # paths of local extensions are relative to the file that names them
     local = config["sphinx"]["local_extensions"]
-    config["sphinx"]["local_extensions"] = {name: str(ROOT / path) for name, path in local.items()}
+    config["sphinx"]["local_extensions"] = {
+        name: str(ROOT / path) for name, path in local.items()
+    }
     work = ROOT / "_build" / language
     work.mkdir(parents=True)
     settings = work / "_config.yml"
@@ -86,21 +100,30 @@ def build(language, toc):
         "-q",
     ]
     print(f"Building the {language} edition ...", flush=True)
-    run = subprocess.run([*command, "--keep-going"], capture_output=True, text=True)
+    run = subprocess.run(
+        [*command, "--keep-going"], capture_output=True, text=True
+    )
     if run.returncode:
         sys.exit(
-            f"{run.stdout}{run.stderr}\nThe {language} edition did not build cleanly; the messages above say where."
+            f"{run.stdout}{run.stderr}\nThe {language} edition did not build"
+            " cleanly; the messages above say where."
         )
     return work / "_build" / "html"
 
 
 def lighten(site):
-    """Drop the theme's leftovers, and its 1.5 MB icon script: the icons are drawn by a font."""
-    for leftover in site.glob("_static/*macros.html"):  # templates of the theme, no pages
+    """Drop the theme's leftovers, and its 1.5 MB icon script: the icons are
+    drawn by a font.
+    """
+    for leftover in site.glob(
+        "_static/*macros.html"
+    ):  # templates of the theme, no pages
         leftover.unlink()
     for page in site.rglob("*.html"):
         text = page.read_text("utf8")
-        text = re.sub(r"\s*<script[^>]*fontawesome\.js[^>]*></script>", "", text)
+        text = re.sub(
+            r"\s*<script[^>]*fontawesome\.js[^>]*></script>", "", text
+        )
         text = re.sub(r'\s*<link rel="preload" as="script"[^>]*>', "", text)
         page.write_text(text, "utf8")
 
@@ -110,14 +133,27 @@ def main():
     shutil.rmtree(ROOT / "_build", ignore_errors=True)
     for language, toc in EDITIONS.items():
         site = OUT / language
-        shutil.copytree(build(language, toc), site, ignore=shutil.ignore_patterns(".buildinfo", ".doctrees"))
+        shutil.copytree(
+            build(language, toc),
+            site,
+            ignore=shutil.ignore_patterns(".buildinfo", ".doctrees"),
+        )
         lighten(site)
-        missing = [p for p in pages_of(yaml.safe_load(toc.read_text("utf8"))) if not (site / f"{p}.html").exists()]
+        missing = [
+            p
+            for p in pages_of(yaml.safe_load(toc.read_text("utf8")))
+            if not (site / f"{p}.html").exists()
+        ]
         if missing:
-            sys.exit(f"The {language} edition lacks pages that its table of contents names: {', '.join(missing)}")
+            sys.exit(
+                f"The {language} edition lacks pages that its table of contents"
+                f" names: {', '.join(missing)}"
+            )
     (OUT / "index.html").write_text(FRONT_PAGE, "utf8")
     print(
-        f"Built in {time.time() - start:.0f} s. Open {OUT.relative_to(Path.cwd()) if OUT.is_relative_to(Path.cwd()) else OUT}/index.html, or run `make serve`."
+        f"Built in {time.time() - start:.0f} s. Open"
+        f" {OUT.relative_to(Path.cwd()) if OUT.is_relative_to(Path.cwd()) else OUT}/index.html,"
+        " or run `make serve`."
     )
 
 

@@ -6,12 +6,15 @@
     python tools/notebooks.py stale                    list Chinese cells whose English cell has changed since
     python tools/notebooks.py vouch NAME CELL ...       say that these Chinese cells still render their English ones
     python tools/notebooks.py text LANG NAME           print a notebook as text, to edit
-    python tools/notebooks.py from-text LANG NAME FILE make the notebook from such text
+    python tools/notebooks.py from-text LANG NAME FILE make the notebook from
+    such text
 
-NAME is a file name without its ending. In the text, a cell begins with a line ``%% markdown ID`` or ``%% code ID``,
-with ``tags=a,b`` and ``alt="..."`` behind it. The Chinese text holds Markdown cells, and code cells only to give their
-figures' ``alt``: code and outputs are the English ones. Each Chinese Markdown cell keeps the hash of the English cell
-that it renders, in its metadata as ``renders``.
+NAME is a file name without its ending. In the text, a cell begins with a line
+``%% markdown ID`` or ``%% code ID``, with ``tags=a,b`` and ``alt="..."`` behind
+it. The Chinese text holds Markdown cells, and code cells only to give their
+figures' ``alt``: code and outputs are the English ones. Each Chinese Markdown
+cell keeps the hash of the English cell that it renders, in its metadata as
+``renders``.
 """
 
 import argparse
@@ -29,11 +32,18 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"
 METADATA = {
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "kernelspec": {
+        "display_name": "Python 3",
+        "language": "python",
+        "name": "python3",
+    },
     "language_info": {"name": "python"},
     "license": {"text": "CC-BY-4.0", "code": "MIT"},
 }
-HEAD = re.compile(r'^%% (markdown|code) ([a-z0-9-]+)((?: tags=[\w,-]+)?)((?: alt="[^"]*")?)$', re.M)
+HEAD = re.compile(
+    r'^%% (markdown|code) ([a-z0-9-]+)((?: tags=[\w,-]+)?)((?: alt="[^"]*")?)$',
+    re.M,
+)
 
 
 def setup_code() -> str:
@@ -71,7 +81,9 @@ def digest(source: str) -> str:
 
 
 def execute(name: str) -> None:
-    """Run a notebook from top to bottom, one thread, and keep what it shows but not when it was run."""
+    """Run a notebook from top to bottom, one thread, and keep what it shows but
+    not when it was run.
+    """
     start = time.time()
     notebook = read("en", name)
     for cell in notebook.cells:
@@ -79,13 +91,21 @@ def execute(name: str) -> None:
             cell.outputs, cell.execution_count = [], None
     os.environ["OMP_NUM_THREADS"] = "1"
     where = {"metadata": {"path": str(FOLDER / "en")}}
-    NotebookClient(notebook, timeout=300, record_timing=False, resources=where, kernel_name="python3").execute()
+    NotebookClient(
+        notebook,
+        timeout=300,
+        record_timing=False,
+        resources=where,
+        kernel_name="python3",
+    ).execute()
     write("en", name, notebook)
     print(f"{name}: {time.time() - start:.0f} s")
 
 
 def carry(name: str) -> None:
-    """Give the Chinese notebook the English one's code and outputs; its own text and alternative texts stay."""
+    """Give the Chinese notebook the English one's code and outputs; its own
+    text and alternative texts stay.
+    """
     if not path_of("zh", name).exists():
         print(f"{name}: no Chinese edition yet")
         return
@@ -95,10 +115,17 @@ def carry(name: str) -> None:
     for cell in english.cells:
         mine = own.get(cell.id)
         if cell.cell_type == "markdown":
-            cells.append(mine or nbformat.v4.new_markdown_cell("", id=cell.id, metadata={"renders": ""}))
+            cells.append(
+                mine
+                or nbformat.v4.new_markdown_cell(
+                    "", id=cell.id, metadata={"renders": ""}
+                )
+            )
         else:
             copy = nbformat.from_dict(cell)
-            alt = mine and mine.metadata.get("mystnb", {}).get("image", {}).get("alt")
+            alt = mine and mine.metadata.get("mystnb", {}).get("image", {}).get(
+                "alt"
+            )
             if alt:
                 copy.metadata["mystnb"] = {"image": {"alt": alt}}
             cells.append(copy)
@@ -107,19 +134,27 @@ def carry(name: str) -> None:
 
 
 def stale_cells(name: str) -> list[str]:
-    """Ids of Chinese Markdown cells that do not render the English cell as it now is."""
+    """Ids of Chinese Markdown cells that do not render the English cell as it
+    now is.
+    """
     english = {cell.id: cell for cell in read("en", name).cells}
     return [
         cell.id
         for cell in read("zh", name).cells
         if cell.cell_type == "markdown"
-        and (cell.id not in english or cell.metadata.get("renders") != digest(english[cell.id].source))
+        and (
+            cell.id not in english
+            or cell.metadata.get("renders") != digest(english[cell.id].source)
+        )
     ]
 
 
 def vouch(name: str, idents: list[str]) -> None:
     """Record that Chinese cells were read again and need no change."""
-    english, chinese = {cell.id: cell for cell in read("en", name).cells}, read("zh", name)
+    english, chinese = (
+        {cell.id: cell for cell in read("en", name).cells},
+        read("zh", name),
+    )
     for cell in chinese.cells:
         if cell.id in idents:
             cell.metadata["renders"] = digest(english[cell.id].source)
@@ -131,12 +166,16 @@ def as_text(language: str, name: str) -> str:
     for cell in read(language, name).cells:
         tags = cell.metadata.get("tags", [])
         alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt")
-        head = f"%% {cell.cell_type} {cell.id}" + (f" tags={','.join(tags)}" if tags else "")
+        head = f"%% {cell.cell_type} {cell.id}" + (
+            f" tags={','.join(tags)}" if tags else ""
+        )
         if language == "zh" and cell.cell_type == "code":
             if alt:
                 parts.append(f'{head.split(" tags=")[0]} alt="{alt}"\n')
             continue
-        parts.append(head + (f' alt="{alt}"' if alt else "") + "\n" + cell.source + "\n")
+        parts.append(
+            head + (f' alt="{alt}"' if alt else "") + "\n" + cell.source + "\n"
+        )
     return "\n".join(parts)
 
 
@@ -144,7 +183,11 @@ def parse(text: str) -> list[tuple[str, str, list[str], str, str]]:
     """(kind, id, tags, alt, source) of every cell in the text."""
     heads = list(HEAD.finditer(text))
     ends = [head.start() for head in heads[1:]] + [len(text)]
-    broken = [line for line in text.splitlines() if line.startswith("%% ") and not HEAD.match(line)]
+    broken = [
+        line
+        for line in text.splitlines()
+        if line.startswith("%% ") and not HEAD.match(line)
+    ]
     if broken:
         sys.exit(f"not the beginning of a cell: {broken[0]}")
     return [
@@ -160,7 +203,11 @@ def parse(text: str) -> list[tuple[str, str, list[str], str, str]]:
 
 
 def from_text(language: str, name: str, text: str) -> None:
-    old = {c.id: c for c in read(language, name).cells} if path_of(language, name).exists() else {}
+    old = (
+        {c.id: c for c in read(language, name).cells}
+        if path_of(language, name).exists()
+        else {}
+    )
     if language == "zh":
         return _chinese_from_text(name, text, old)
     cells = []
@@ -168,13 +215,20 @@ def from_text(language: str, name: str, text: str) -> None:
         if kind == "markdown":
             cells.append(nbformat.v4.new_markdown_cell(source, id=ident))
             continue
-        cell = nbformat.v4.new_code_cell(setup_code() if ident == "setup" else source, id=ident)
+        cell = nbformat.v4.new_code_cell(
+            setup_code() if ident == "setup" else source, id=ident
+        )
         if ident in old and old[ident].source == cell.source:
-            cell.outputs, cell.execution_count = old[ident].outputs, old[ident].execution_count
+            cell.outputs, cell.execution_count = (
+                old[ident].outputs,
+                old[ident].execution_count,
+            )
         if tags:
             cell.metadata["tags"] = tags
         if ident.startswith("ex-") and set(tags) & {"hide-cell", "hide-input"}:
-            cell.metadata["cellView"] = "form"  # Colab folds checks and solutions too
+            cell.metadata["cellView"] = (
+                "form"  # Colab folds checks and solutions too
+            )
         if alt:
             cell.metadata["mystnb"] = {"image": {"alt": alt}}
         cells.append(cell)
@@ -189,19 +243,38 @@ def _chinese_from_text(name: str, text: str, old: dict) -> None:
         if ident not in english:
             sys.exit(f"{name}: the English edition has no cell {ident}")
         if kind == "code":
-            cells.append(nbformat.v4.new_code_cell("", id=ident, metadata={"mystnb": {"image": {"alt": alt}}}))
+            cells.append(
+                nbformat.v4.new_code_cell(
+                    "", id=ident, metadata={"mystnb": {"image": {"alt": alt}}}
+                )
+            )
             continue
-        # text that did not change still renders what it rendered: only new text vouches for the present English cell
+        # text that did not change still renders what it rendered: only new text
+        # vouches for the present English cell
         same = ident in old and old[ident].source == source
-        renders = old[ident].metadata.get("renders", "") if same else digest(english[ident].source)
-        cells.append(nbformat.v4.new_markdown_cell(source, id=ident, metadata={"renders": renders}))
+        renders = (
+            old[ident].metadata.get("renders", "")
+            if same
+            else digest(english[ident].source)
+        )
+        cells.append(
+            nbformat.v4.new_markdown_cell(
+                source, id=ident, metadata={"renders": renders}
+            )
+        )
     write("zh", name, nbformat.v4.new_notebook(cells=cells))
     carry(name)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("execute", "carry", "stale", "vouch", "text", "from-text"))
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "command",
+        choices=("execute", "carry", "stale", "vouch", "text", "from-text"),
+    )
     parser.add_argument("words", nargs="*", metavar="NAME")
     args = parser.parse_args()
     if args.command == "vouch":
@@ -216,7 +289,12 @@ def main() -> None:
             if args.command == "execute":
                 execute(name)
             if args.command == "stale":
-                print("".join(f"{name}: {ident}\n" for ident in stale_cells(name)), end="")
+                print(
+                    "".join(
+                        f"{name}: {ident}\n" for ident in stale_cells(name)
+                    ),
+                    end="",
+                )
             else:
                 carry(name)
 

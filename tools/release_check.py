@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Do the stored outputs hold elsewhere? The English notebooks, with other thread counts and as on older processors.
+"""Do the stored outputs hold elsewhere? The English notebooks, with other
+thread counts and as on older processors.
 
-The Chinese ones have the same code and outputs by test. The summary goes to benchmarks/release_check.json.
+The Chinese ones have the same code and outputs by test. The summary goes to
+benchmarks/release_check.json.
 """
 
 import json
@@ -22,7 +24,11 @@ VARIANTS: dict[str, dict[str, str]] = {
         "ATEN_CPU_CAPABILITY": "default",
         "ONEDNN_MAX_CPU_ISA": "AVX2",
     },
-    "a processor with AVX2 only": {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "a processor with AVX2 only": {
+        "OMP_NUM_THREADS": "1",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+    },
 }
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist", "loadfile", "--nbval", "--nbval-current-env",
           "notebooks/en"]  # fmt: skip
@@ -32,8 +38,18 @@ def main() -> None:
     summary = {}
     for name, variables in VARIANTS.items():
         start = time.time()
-        result = subprocess.run(PYTEST, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True)
-        last = result.stdout.strip().splitlines()[-1] if result.stdout.strip() else result.stderr[-200:]
+        result = subprocess.run(
+            PYTEST,
+            cwd=ROOT,
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+        )
+        last = (
+            result.stdout.strip().splitlines()[-1]
+            if result.stdout.strip()
+            else result.stderr[-200:]
+        )
         summary[name] = {
             "variables": variables,
             "passed": result.returncode == 0,
@@ -43,7 +59,13 @@ def main() -> None:
         if result.returncode:
             print(result.stdout[-4000:])
     path = ROOT / "benchmarks" / "release_check.json"
-    path.write_text(json.dumps({"variants": summary, "environment": environment()}, indent=2) + "\n", "utf8")
+    path.write_text(
+        json.dumps(
+            {"variants": summary, "environment": environment()}, indent=2
+        )
+        + "\n",
+        "utf8",
+    )
     sys.exit(not all(v["passed"] for v in summary.values()))
 
 

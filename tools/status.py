@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""How long each notebook runs, on what, and when: run the English ones and write book/status.json.
+"""How long each notebook runs, on what, and when: run the English ones and
+write book/status.json.
 
-`python tools/check.py --status` comes here after every check has passed, so a date on the page is a day on which the
-notebook's outputs were the stored ones. The notebooks themselves are not changed. Seconds are those of one processor
+`python tools/check.py --status` comes here after every check has passed, so a
+date on the page is a day on which the notebook's outputs were the stored ones.
+The notebooks themselves are not changed. Seconds are those of one processor
 core, which other work on the machine does not lengthen.
 """
 
@@ -27,9 +29,16 @@ def core_seconds(name: str) -> float:
     os.environ["OMP_NUM_THREADS"] = "1"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     where = {"metadata": {"path": str(tool.FOLDER / "en")}}
-    NotebookClient(tool.read("en", name), timeout=600, resources=where, kernel_name="python3").execute()
+    NotebookClient(
+        tool.read("en", name),
+        timeout=600,
+        resources=where,
+        kernel_name="python3",
+    ).execute()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
+    return (after.ru_utime + after.ru_stime) - (
+        before.ru_utime + before.ru_stime
+    )
 
 
 def main() -> None:
@@ -42,7 +51,11 @@ def main() -> None:
             **environment(),
         }
         print(f"{name}: {seconds:.0f} s of one core", flush=True)
-        status["notebooks"] = {n: status["notebooks"][n] for n in tool.names() if n in status["notebooks"]}
+        status["notebooks"] = {
+            n: status["notebooks"][n]
+            for n in tool.names()
+            if n in status["notebooks"]
+        }
         FILE.write_text(json.dumps(status, indent=2) + "\n", "utf8")
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The reference of the package, from its docstrings, and the way between a name and the sections that use it.
+"""The reference of the package, from its docstrings, and the way between a name
+and the sections that use it.
 
 ```{names}                        an entry for each name, with the words of this edition before its docstring
 MAML   Learn where gradient descent starts.
@@ -7,8 +8,9 @@ MAML   Learn where gradient descent starts.
 ```{name-index}                   which section uses which name, read from the code of the notebooks
 ```
 
-An entry links to the sections that teach it ("Taught in section 3.1" in the docstring of its module) and to those that
-use it; every section ends with links to the entries of the names that it uses, on the site alone.
+An entry links to the sections that teach it ("Taught in section 3.1" in the
+docstring of its module) and to those that use it; every section ends with links
+to the entries of the names that it uses, on the site alone.
 """
 
 import ast
@@ -30,7 +32,8 @@ from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "metabook"
-# where public names live; of these modules a page documents what their __all__ names
+# where public names live; of these modules a page documents what their __all__
+# names
 MODULES = [
     "metabook",
     "metabook.nas",
@@ -43,7 +46,16 @@ MODULES = [
     "metabook.book.exercises",
     "metabook.book.figures",
 ]
-NOT_ENTRIES = {"BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "DISTANCES", "Distance", "distance_by_name"}
+NOT_ENTRIES = {
+    "BLUE",
+    "GREEN",
+    "GREY",
+    "ORANGE",
+    "PURPLE",
+    "DISTANCES",
+    "Distance",
+    "distance_by_name",
+}
 FURNITURE = ("book.",)  # every section uses them, and none is about them
 WORDS = {
     "en": {
@@ -53,7 +65,13 @@ WORDS = {
         "comma": ", ",
         "stop": ".",
     },
-    "zh": {"taught": "在 {} 节讲解。", "used": "用于 {} 节。", "here": "代码参考：", "comma": "、", "stop": "。"},
+    "zh": {
+        "taught": "在 {} 节讲解。",
+        "used": "用于 {} 节。",
+        "here": "代码参考：",
+        "comma": "、",
+        "stop": "。",
+    },
 }
 
 
@@ -62,12 +80,18 @@ def language_of(app: Sphinx) -> str:
 
 
 def public_names() -> list[str]:
-    """Every name that a page of the reference must have, as it is written behind ``metabook.``."""
+    """Every name that a page of the reference must have, as it is written
+    behind ``metabook.``.
+    """
     names = []
     for module in map(importlib.import_module, MODULES):
         for name in module.__all__:
-            if name not in NOT_ENTRIES and not inspect.ismodule(getattr(module, name)):
-                names.append(f"{module.__name__}.{name}".removeprefix(f"{PACKAGE}."))
+            if name not in NOT_ENTRIES and not inspect.ismodule(
+                getattr(module, name)
+            ):
+                names.append(
+                    f"{module.__name__}.{name}".removeprefix(f"{PACKAGE}.")
+                )
     return names
 
 
@@ -83,23 +107,45 @@ def find(name: str) -> Any:
 
 @cache
 def titles() -> dict[str, str]:
-    """The notebooks that there are: number of the section, and file name without its ending."""
-    return {".".join(p.stem.split("_")[:2]): p.stem for p in sorted((ROOT / "notebooks" / "en").glob("*.ipynb"))}
+    """The notebooks that there are: number of the section, and file name
+    without its ending.
+    """
+    return {
+        ".".join(p.stem.split("_")[:2]): p.stem
+        for p in sorted((ROOT / "notebooks" / "en").glob("*.ipynb"))
+    }
 
 
 def taught_in(name: str) -> list[str]:
-    """The numbers of the sections that the docstring of the name's module, or of its package, says."""
+    """The numbers of the sections that the docstring of the name's module, or
+    of its package, says.
+    """
     thing = find(name)
     home = getattr(thing, "__module__", None) or ""
-    module = sys.modules.get(home if home.startswith(PACKAGE) else f"{PACKAGE}.{name}".rpartition(".")[0])
-    said = re.search(r"Taught\s+in\s+sections?\s+([\d.,\sand]+)", inspect.getdoc(module) or "") if module else None
+    module = sys.modules.get(
+        home
+        if home.startswith(PACKAGE)
+        else f"{PACKAGE}.{name}".rpartition(".")[0]
+    )
+    said = (
+        re.search(
+            r"Taught\s+in\s+sections?\s+([\d.,\sand]+)",
+            inspect.getdoc(module) or "",
+        )
+        if module
+        else None
+    )
     return re.findall(r"\d\.\d", said[1]) if said else []
 
 
 @cache
 def used_in(number: str) -> frozenset[str]:
     """The public names that the code of a section mentions."""
-    notebook = json.loads((ROOT / "notebooks" / "en" / f"{titles()[number]}.ipynb").read_text("utf8"))
+    notebook = json.loads(
+        (ROOT / "notebooks" / "en" / f"{titles()[number]}.ipynb").read_text(
+            "utf8"
+        )
+    )
     known, found = set(public_names()), set()
     for cell in notebook["cells"]:
         if cell["cell_type"] != "code" or cell["id"] == "setup":
@@ -108,9 +154,16 @@ def used_in(number: str) -> frozenset[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute):
                 found.add(re.sub(r"^(mb|metabook)\.", "", ast.unparse(node)))
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE):
-                found |= {f"{node.module}.{a.name}".removeprefix(f"{PACKAGE}.") for a in node.names}
-    return frozenset(name for name in found & known if not name.startswith(FURNITURE))
+            elif isinstance(node, ast.ImportFrom) and (
+                node.module or ""
+            ).startswith(PACKAGE):
+                found |= {
+                    f"{node.module}.{a.name}".removeprefix(f"{PACKAGE}.")
+                    for a in node.names
+                }
+    return frozenset(
+        name for name in found & known if not name.startswith(FURNITURE)
+    )
 
 
 def link(number: str, language: str) -> str:
@@ -118,19 +171,36 @@ def link(number: str, language: str) -> str:
     return f":doc:`{number} </notebooks/{language}/{titles()[number]}>`"
 
 
-_words: dict[str, str] = {}  # what the page says of a name, before its docstring
+_words: dict[
+    str, str
+] = {}  # what the page says of a name, before its docstring
 
 
-def add_sections(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Behind the first paragraph of an entry, the sections that teach it and those that use it."""
+def add_sections(
+    app: Sphinx,
+    what: str,
+    name: str,
+    thing: Any,
+    options: Any,
+    lines: list[str],
+) -> None:
+    """Behind the first paragraph of an entry, the sections that teach it and
+    those that use it.
+    """
     short = name.removeprefix(f"{PACKAGE}.")
     if short not in public_names():
         return
     language = language_of(app)
     words, taught = WORDS[language], taught_in(short)
-    used = [number for number in titles() if short in used_in(number) and number not in taught]
+    used = [
+        number
+        for number in titles()
+        if short in used_in(number) and number not in taught
+    ]
     parts = [
-        words[key].format(words["comma"].join(link(number, language) for number in numbers))
+        words[key].format(
+            words["comma"].join(link(number, language) for number in numbers)
+        )
         for key, numbers in (("taught", taught), ("used", used))
         if numbers
     ]
@@ -140,7 +210,9 @@ def add_sections(app: Sphinx, what: str, name: str, thing: Any, options: Any, li
 
 
 class Names(SphinxDirective):
-    """Entries for names; a line is a name and, in the Chinese edition, what it is for."""
+    """Entries for names; a line is a name and, in the Chinese edition, what it
+    is for.
+    """
 
     has_content = True
 
@@ -148,21 +220,37 @@ class Names(SphinxDirective):
         """The entries, one after the other."""
         lines = ["```{eval-rst}"]
         for row in filter(None, map(str.strip, self.content)):
-            name, _, _words[name] = (part.strip() for part in row.partition(" "))
+            name, _, _words[name] = (
+                part.strip() for part in row.partition(" ")
+            )
             if not _words[name]:
                 del _words[name]
             thing = find(name)
-            kind = "class" if inspect.isclass(thing) and type(thing) is not GenericAlias else "function"
+            kind = (
+                "class"
+                if inspect.isclass(thing) and type(thing) is not GenericAlias
+                else "function"
+            )
             kind = "data" if type(thing) is GenericAlias else kind
             lines += [f".. auto{kind}:: {PACKAGE}.{name}"]
-            lines += {"class": ["   :members:"], "data": ["   :no-value:"], "function": []}[kind] + [""]
+            lines += {
+                "class": ["   :members:"],
+                "data": ["   :no-value:"],
+                "function": [],
+            }[kind] + [""]
         box = nodes.container(classes=["api"])
-        self.state.nested_parse(StringList([*lines, "```"], source=self.env.docname), self.content_offset, box)
+        self.state.nested_parse(
+            StringList([*lines, "```"], source=self.env.docname),
+            self.content_offset,
+            box,
+        )
         return [box]
 
 
 class NameIndex(SphinxDirective):
-    """A row for each section: the public names in its code, each leading to its entry."""
+    """A row for each section: the public names in its code, each leading to its
+    entry.
+    """
 
     def run(self) -> list[nodes.Node]:
         """A list of sections."""
@@ -172,7 +260,11 @@ class NameIndex(SphinxDirective):
             text = nodes.paragraph()
             to_page = pending_xref("", nodes.inline("", number), refdomain="std", reftype="doc", refexplicit=True,
                                    refdoc=self.env.docname, reftarget=f"/notebooks/{language}/{page}")  # fmt: skip
-            text += [to_page, nodes.Text("  "), *links_to(sorted(used_in(number)), self.env.docname, language)]
+            text += [
+                to_page,
+                nodes.Text("  "),
+                *links_to(sorted(used_in(number)), self.env.docname, language),
+            ]
             rows += nodes.list_item("", text)
         return [rows]
 
@@ -181,7 +273,14 @@ def links_to(names: list[str], page: str, language: str) -> list[nodes.Node]:
     """Links to the entries of names, with commas between them."""
     found: list[nodes.Node] = []
     for name in names:
-        shown = nodes.literal("", f"mb.{name}" if "." not in name or name.startswith("nas.") else f"{PACKAGE}.{name}")
+        shown = nodes.literal(
+            "",
+            (
+                f"mb.{name}"
+                if "." not in name or name.startswith("nas.")
+                else f"{PACKAGE}.{name}"
+            ),
+        )
         target = f"{PACKAGE}.{name}"
         found += [
             nodes.Text(WORDS[language]["comma"]),
@@ -198,7 +297,10 @@ def end_of_a_section(app: Sphinx, doctree: nodes.document) -> None:
     if not page.startswith("notebooks/") or not used_in(number):
         return
     line = nodes.paragraph("", WORDS[language]["here"], classes=["names-used"])
-    line += [*links_to(sorted(used_in(number)), page, language), nodes.Text(WORDS[language]["stop"])]
+    line += [
+        *links_to(sorted(used_in(number)), page, language),
+        nodes.Text(WORDS[language]["stop"]),
+    ]
     list(doctree.findall(nodes.section))[-1].append(line)
 
 
@@ -207,6 +309,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("sphinx.ext.napoleon")
     app.add_directive("names", Names)
     app.add_directive("name-index", NameIndex)
-    app.connect("autodoc-process-docstring", add_sections, priority=600)  # behind napoleon
+    app.connect(
+        "autodoc-process-docstring", add_sections, priority=600
+    )  # behind napoleon
     app.connect("doctree-read", end_of_a_section)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""book/references.bib as a page, each paper with the sections, pages and modules that link to it.
+"""book/references.bib as a page, each paper with the sections, pages and
+modules that link to it.
 
 ```{papers}
 ```
-Notebooks cite by plain links, which Colab shows too; so a paper is found by its link, and no key is ever written.
+Notebooks cite by plain links, which Colab shows too; so a paper is found by its
+link, and no key is ever written.
 """
 
 import json
@@ -26,7 +28,12 @@ PAPER = re.compile(
     r"|openreview\.net|openaccess\.thecvf\.com|hal\.[\w.]+|inria\.hal\.science|aclanthology\.org)/[^\s)\"'`<>\\,;]+"
 )
 WORDS = {
-    "en": {"and": " and ", "others": " and others", "comma": ", ", "cited": "Cited in "},
+    "en": {
+        "and": " and ",
+        "others": " and others",
+        "comma": ", ",
+        "cited": "Cited in ",
+    },
     "zh": {"and": "、", "others": " 等", "comma": "、", "cited": "引用处："},
 }
 
@@ -35,28 +42,52 @@ WORDS = {
 def papers() -> dict[str, Entry]:
     """The entries by their keys, by first author and year."""
     entries = parse_file(str(FILE)).entries
-    return dict(sorted(entries.items(), key=lambda item: (names(item[1].persons["author"][0]), item[1].fields["year"])))
+    return dict(
+        sorted(
+            entries.items(),
+            key=lambda item: (
+                names(item[1].persons["author"][0]),
+                item[1].fields["year"],
+            ),
+        )
+    )
 
 
 def link_of(text: str) -> str:
     """A link without what differs between two ways of writing it."""
     link = re.sub(r"^https?://(www\.|dx\.|export\.)?", "", text.rstrip(".,;:/"))
-    return re.sub(r"^arxiv\.org/(?:abs|pdf)/([\d.]+\d)(v\d+)?(\.pdf)?$", r"arxiv.org/abs/\1", link).lower()
+    return re.sub(
+        r"^arxiv\.org/(?:abs|pdf)/([\d.]+\d)(v\d+)?(\.pdf)?$",
+        r"arxiv.org/abs/\1",
+        link,
+    ).lower()
 
 
 def sources() -> dict[str, str]:
-    """Every place that may cite, with its text: numbers of sections, names of pages, modules of the package."""
+    """Every place that may cite, with its text: numbers of sections, names of
+    pages, modules of the package.
+    """
     found = {}
     for number, name in titles().items():
         for language in ("en", "zh"):
-            notebook = json.loads((ROOT / "notebooks" / language / f"{name}.ipynb").read_text("utf8"))
-            text = "\n".join("".join(cell["source"]) for cell in notebook["cells"])
+            notebook = json.loads(
+                (ROOT / "notebooks" / language / f"{name}.ipynb").read_text(
+                    "utf8"
+                )
+            )
+            text = "\n".join(
+                "".join(cell["source"]) for cell in notebook["cells"]
+            )
             found[number] = found.get(number, "") + "\n" + text
     for language in ("en", "zh"):
         for path in sorted((ROOT / "book" / language).glob("*.md")):
-            found[path.stem] = found.get(path.stem, "") + "\n" + path.read_text("utf8")
+            found[path.stem] = (
+                found.get(path.stem, "") + "\n" + path.read_text("utf8")
+            )
     for path in sorted((ROOT / "metabook").rglob("*.py")):
-        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        name = ".".join(
+            path.relative_to(ROOT).with_suffix("").parts
+        ).removesuffix(".__init__")
         found[name] = path.read_text("utf8")
     return found
 
@@ -72,7 +103,9 @@ def citations() -> dict[str, list[str]]:
 
 
 def names(person: Person) -> str:
-    """A family name as it is printed: without braces, with what stands before it."""
+    """A family name as it is printed: without braces, with what stands before
+    it.
+    """
     return " ".join(person.prelast_names + person.last_names).strip("{}")
 
 
@@ -81,7 +114,11 @@ def authors(entry: Entry, words: dict[str, str]) -> str:
     people = [names(person) for person in entry.persons["author"]]
     if people[-1] == "others":
         return words["comma"].join(people[:-1]) + words["others"]
-    return words["comma"].join(people[:-1]) + (words["and"] if people[1:] else "") + people[-1]
+    return (
+        words["comma"].join(people[:-1])
+        + (words["and"] if people[1:] else "")
+        + people[-1]
+    )
 
 
 class Papers(SphinxDirective):
@@ -95,13 +132,26 @@ class Papers(SphinxDirective):
         for key, entry in papers().items():
             fields = entry.fields
             where = fields.get("booktitle") or fields.get("journal")
-            line = nodes.paragraph("", f"{authors(entry, words)}{words['comma']}" if language == "en" else "")
+            line = nodes.paragraph(
+                "",
+                (
+                    f"{authors(entry, words)}{words['comma']}"
+                    if language == "en"
+                    else ""
+                ),
+            )
             if language == "zh":
                 line += nodes.Text(f"{authors(entry, words)}：")
             line += nodes.reference("", fields["title"], refuri=fields["url"])
-            line += nodes.Text((", " if language == "en" else "，") + (f"{where} " if where else "") + fields["year"])
+            line += nodes.Text(
+                (", " if language == "en" else "，")
+                + (f"{where} " if where else "")
+                + fields["year"]
+            )
             line += nodes.Text({"en": ". ", "zh": "。"}[language])
-            line += self.places(citations().get(link_of(fields["url"]), []), language)
+            line += self.places(
+                citations().get(link_of(fields["url"]), []), language
+            )
             item = nodes.list_item("", line, ids=[key])
             rows += item
         self.env.note_dependency(str(FILE))
@@ -114,8 +164,14 @@ class Papers(SphinxDirective):
             if place.startswith("metabook"):
                 parts.append(nodes.literal("", place))
                 continue
-            page = f"notebooks/{language}/{titles()[place]}" if place in titles() else f"book/{language}/{place}"
-            explicit = place in titles()  # a section by its number, a page by its title
+            page = (
+                f"notebooks/{language}/{titles()[place]}"
+                if place in titles()
+                else f"book/{language}/{place}"
+            )
+            explicit = (
+                place in titles()
+            )  # a section by its number, a page by its title
             parts.append(
                 pending_xref("", nodes.inline("", place), refdomain="std", reftype="doc", refexplicit=explicit,
                              refdoc=self.env.docname, reftarget=f"/{page}", refwarn=True)

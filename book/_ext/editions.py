@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Two editions of one book: each page links to its twin, and the themes' Chinese catalogues have no gaps."""
+"""Two editions of one book: each page links to its twin, and the themes'
+Chinese catalogues have no gaps.
+"""
 
 import io
 import tempfile
@@ -13,13 +15,21 @@ OTHER = {"en": ("zh", "中文", "zh-CN"), "zh": ("en", "English", "en")}
 
 
 def twin_of(page: str, language: str) -> str:
-    """The same page of the other edition; pages without a source (search, index) lead to its front page."""
+    """The same page of the other edition; pages without a source (search,
+    index) lead to its front page.
+    """
     there = OTHER[language][0]
     twin = page.replace(f"/{language}/", f"/{there}/")
     return twin if twin != page else f"book/{there}/preface"
 
 
-def add_switch(app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object) -> None:
+def add_switch(
+    app: Sphinx,
+    pagename: str,
+    templatename: str,
+    context: dict,
+    doctree: object,
+) -> None:
     language = app.config.language.split("_")[0]
     there, label, code = OTHER[language]
     up = "../" * (pagename.count("/") + 1)
@@ -36,15 +46,23 @@ def add_messages(app: Sphinx, config: object) -> None:
         return
     with tempfile.TemporaryDirectory() as out:
         for catalogue in source.glob("*.po"):
-            target = Path(out, app.config.language, "LC_MESSAGES", f"{catalogue.stem}.mo")
+            target = Path(
+                out, app.config.language, "LC_MESSAGES", f"{catalogue.stem}.mo"
+            )
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as file:
-                mofile.write_mo(file, pofile.read_po(io.BytesIO(catalogue.read_bytes())))
+                mofile.write_mo(
+                    file, pofile.read_po(io.BytesIO(catalogue.read_bytes()))
+                )
             init([out], app.config.language, catalogue.stem)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.add_config_value("comments_config", {}, "html")  # jupyter-book always passes it
+    app.add_config_value(
+        "comments_config", {}, "html"
+    )  # jupyter-book always passes it
     app.connect("config-inited", add_messages)
-    app.connect("html-page-context", add_switch, priority=100)  # before the theme drops empty templates
+    app.connect(
+        "html-page-context", add_switch, priority=100
+    )  # before the theme drops empty templates
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Numbers on a page come from the committed results: a value by its place in the file, and whole tables.
+"""Numbers on a page come from the committed results: a value by its place in
+the file, and whole tables.
 
 {measured}`speed_maml memory.implementations.metabook.peak_mb`
 ```{speed-table} speed_maml sinusoid 1thread
@@ -42,19 +43,30 @@ def look_up(text: str) -> Any:
     value: Any = results.load(name)
     for key in place.split("."):
         if key not in value:
-            raise ValueError(f"{name} has no {place}: {key!r} is not among {', '.join(map(str, value))}")
+            raise ValueError(
+                f"{name} has no {place}: {key!r} is not among"
+                f" {', '.join(map(str, value))}"
+            )
         value = value[key]
     return value
 
 
 class Measured(SphinxRole):
-    """The value as it stands in the file; whole numbers with commas between thousands, and a true minus sign."""
+    """The value as it stands in the file; whole numbers with commas between
+    thousands, and a true minus sign.
+    """
 
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """The text node."""
         value = look_up(self.text)
         text = f"{value:,}" if isinstance(value, int) else str(value)
-        return [nodes.Text(text.replace("-", "\u2212") if isinstance(value, float) else text)], []
+        return [
+            nodes.Text(
+                text.replace("-", "\u2212")
+                if isinstance(value, float)
+                else text
+            )
+        ], []
 
 
 def short(x: float, digits: int = 3) -> str:
@@ -74,16 +86,24 @@ class Table(SphinxDirective, ABC):
 
     def run(self) -> list[nodes.Node]:
         """The table."""
-        rows = self.rows(self.arguments[0].split(), WORDS[self.env.config.language.split("_")[0]])
+        rows = self.rows(
+            self.arguments[0].split(),
+            WORDS[self.env.config.language.split("_")[0]],
+        )
         rows.insert(1, ["---"] + ["---:"] * (len(rows[0]) - 1))
-        lines = StringList(["| " + " | ".join(row) + " |" for row in rows], source=self.arguments[0])
+        lines = StringList(
+            ["| " + " | ".join(row) + " |" for row in rows],
+            source=self.arguments[0],
+        )
         box = nodes.container(classes=["measured"])
         self.state.nested_parse(lines, self.content_offset, box)
         return [box]
 
 
 class SpeedTable(Table):
-    """A row for each implementation, a column for each work whose name has these words in it; or ``memory``."""
+    """A row for each implementation, a column for each work whose name has
+    these words in it; or ``memory``.
+    """
 
     def rows(self, wanted: list[str], words: dict[str, str]) -> list[list[str]]:
         """The result's name comes first."""
@@ -91,7 +111,9 @@ class SpeedTable(Table):
         if wanted[1:] == ["memory"]:
             return memory_rows(result, words)
         works = {
-            name: work for name, work in result["works"].items() if all(word in name.split("-") for word in wanted[1:])
+            name: work
+            for name, work in result["works"].items()
+            if all(word in name.split("-") for word in wanted[1:])
         }
         if "proposals" in wanted:
             return proposal_rows(*works.values(), words)
@@ -103,67 +125,156 @@ class ReproductionTable(Table):
 
     def rows(self, wanted: list[str], words: dict[str, str]) -> list[list[str]]:
         """In the order of the names, short runs before long ones."""
-        found = [r for r in map(results.load, results.names()) if r.get("experiment") in wanted]
-        found.sort(key=lambda r: (wanted.index(r["experiment"]), r["training"]["iterations"], r["training"]["seed"]))
-        rows = [["", *(words[key] for key in ("paper", "ours", "length", "minutes", "seed"))]]
+        found = [
+            r
+            for r in map(results.load, results.names())
+            if r.get("experiment") in wanted
+        ]
+        found.sort(
+            key=lambda r: (
+                wanted.index(r["experiment"]),
+                r["training"]["iterations"],
+                r["training"]["seed"],
+            )
+        )
+        rows = [
+            [
+                "",
+                *(
+                    words[key]
+                    for key in ("paper", "ours", "length", "minutes", "seed")
+                ),
+            ]
+        ]
         for r in found:
             training = r["training"]
             for test in r["tests"]:
-                paper = f"{test['paper']}" + (f" ± {test['paper_ci95']}" if test["paper_ci95"] else "")
-                ours = f"{test['rotated']['accuracy']:.2f} ± {test['rotated']['ci95']:.2f}"
+                paper = f"{test['paper']}" + (
+                    f" ± {test['paper_ci95']}" if test["paper_ci95"] else ""
+                )
+                ours = (
+                    f"{test['rotated']['accuracy']:.2f} ±"
+                    f" {test['rotated']['ci95']:.2f}"
+                )
                 last = (
                     f"{training['iterations']:,}",
-                    "–" if training["core_minutes"] is None else f"{training['core_minutes']:.0f}",
+                    (
+                        "–"
+                        if training["core_minutes"] is None
+                        else f"{training['core_minutes']:.0f}"
+                    ),
                     f"{training['seed']}",
                 )
                 rows.append([words["task"].format(**test), paper, ours, *last])
         return rows
 
 
-def speed_rows(works: dict[str, dict[str, Any]], words: dict[str, str]) -> list[list[str]]:
+def speed_rows(
+    works: dict[str, dict[str, Any]], words: dict[str, str]
+) -> list[list[str]]:
     found = [w["implementations"] for w in works.values()]
-    reference = next(name for name, entry in found[0].items() if entry.get("speedup_ci95") == [1.0, 1.0])
-    names = [name for name in found[0] if name not in (reference, "metabook, one task at a time")]
+    reference = next(
+        name
+        for name, entry in found[0].items()
+        if entry.get("speedup_ci95") == [1.0, 1.0]
+    )
+    names = [
+        name
+        for name in found[0]
+        if name not in (reference, "metabook, one task at a time")
+    ]
     rows = [["", *(heading(name, work, words) for name, work in works.items())]]
-    rows += [[reference, *(words["ms"].format(x=short(f[reference]["ms"])) for f in found)]]
-    rows += [[name, *(speedup(f.get(name, {})) for f in found)] for name in names]
+    rows += [
+        [
+            reference,
+            *(words["ms"].format(x=short(f[reference]["ms"])) for f in found),
+        ]
+    ]
+    rows += [
+        [name, *(speedup(f.get(name, {})) for f in found)] for name in names
+    ]
     if "share_of_sgemm" in found[0].get("metabook", {}):
-        rows += [[words["share"], *(f"{100 * f['metabook']['share_of_sgemm']:.0f} %" for f in found)]]
+        rows += [
+            [
+                words["share"],
+                *(
+                    f"{100 * f['metabook']['share_of_sgemm']:.0f} %"
+                    for f in found
+                ),
+            ]
+        ]
     return rows
 
 
 def heading(name: str, work: dict[str, Any], words: dict[str, str]) -> str:
     """What distinguishes a work from its neighbours in the table."""
     if "inner_steps" in work:
-        steps = words["step" if work["inner_steps"] == 1 else "steps"].format(n=work["inner_steps"])
-        return steps + words["comma"] + words["first" if work["first_order"] else "second"]
-    parts = [words["episodes"].format(n=work["episodes"])] if name.startswith("evaluation") else []
-    parts += [words["thread" if work["threads"] == 1 else "threads"].format(n=work["threads"])]
+        steps = words["step" if work["inner_steps"] == 1 else "steps"].format(
+            n=work["inner_steps"]
+        )
+        return (
+            steps
+            + words["comma"]
+            + words["first" if work["first_order"] else "second"]
+        )
+    parts = (
+        [words["episodes"].format(n=work["episodes"])]
+        if name.startswith("evaluation")
+        else []
+    )
+    parts += [
+        words["thread" if work["threads"] == 1 else "threads"].format(
+            n=work["threads"]
+        )
+    ]
     parts += [words["kept"]] * ("kept" in name.split("-"))
     return words["comma"].join(parts)
 
 
-def proposal_rows(work: dict[str, Any], words: dict[str, str]) -> list[list[str]]:
+def proposal_rows(
+    work: dict[str, Any], words: dict[str, str]
+) -> list[list[str]]:
     rows = [["", words["rate"], words["faster"]]]
     for name, entry in work["implementations"].items():
         rate = float(f"{entry.get('per_second', 0):.3g}")
-        rows.append([name, f"{rate:,.0f}" if rate else "–", speedup(entry.get("evolution_is_faster", {}))])
+        rows.append(
+            [
+                name,
+                f"{rate:,.0f}" if rate else "–",
+                speedup(entry.get("evolution_is_faster", {})),
+            ]
+        )
     return rows
 
 
 def speedup(found: dict[str, Any]) -> str:
-    """How many times faster, with its interval below; a dash for who cannot do this work."""
+    """How many times faster, with its interval below; a dash for who cannot do
+    this work.
+    """
     if "speedup" not in found:
         return "–"
-    times, low, high = (short(x, 2) for x in (found["speedup"], *found["speedup_ci95"]))
-    return f"×{times} ({low}\u2060–\u2060{high})"  # joiners: an interval stays on one line
+    times, low, high = (
+        short(x, 2) for x in (found["speedup"], *found["speedup_ci95"])
+    )
+    return (  # joiners: an interval stays on one line
+        f"×{times} ({low}\u2060–\u2060{high})"
+    )
 
 
-def memory_rows(result: dict[str, Any], words: dict[str, str]) -> list[list[str]]:
+def memory_rows(
+    result: dict[str, Any], words: dict[str, str]
+) -> list[list[str]]:
     found = result["memory"]["implementations"].items()
     rows = [["", words["peak"], words["beyond"]]]
     return rows + [
-        [name, *(words["mb"].format(x=m[key]) for key in ("peak_mb", "beyond_start_mb"))] for name, m in found
+        [
+            name,
+            *(
+                words["mb"].format(x=m[key])
+                for key in ("peak_mb", "beyond_start_mb")
+            ),
+        ]
+        for name, m in found
     ]
 
 

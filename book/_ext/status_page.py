@@ -3,7 +3,8 @@
 
 ```{status-table}
 ```
-The code of a notebook may have changed since it was measured; the table then says so.
+The code of a notebook may have changed since it was measured; the table then
+says so.
 """
 
 import hashlib
@@ -25,24 +26,55 @@ WORDS = {
 
 
 def code_digest(name: str) -> str:
-    """Changes when the code of a notebook does; tools/status.py stores it beside the time."""
-    notebook = json.loads((ROOT / "notebooks" / "en" / f"{name}.ipynb").read_text("utf8"))
-    code = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
+    """Changes when the code of a notebook does; tools/status.py stores it
+    beside the time.
+    """
+    notebook = json.loads(
+        (ROOT / "notebooks" / "en" / f"{name}.ipynb").read_text("utf8")
+    )
+    code = "\n".join(
+        "".join(cell["source"])
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code"
+    )
     return hashlib.sha256(code.encode()).hexdigest()[:12]
 
 
 def rows(language: str) -> list[list[str]]:
     """The head and a row for each notebook."""
-    words, known = WORDS[language], json.loads(FILE.read_text("utf8"))["notebooks"]
+    words, known = (
+        WORDS[language],
+        json.loads(FILE.read_text("utf8"))["notebooks"],
+    )
     table = [words["head"]]
     for number, name in titles().items():
         link = f"[{number}](/notebooks/{language}/{name}.ipynb)"
         if name not in known:
-            table.append([link, words["none"], *[""] * (len(words["head"]) - 2)])
+            table.append(
+                [link, words["none"], *[""] * (len(words["head"]) - 2)]
+            )
             continue
         m = known[name]
-        day = m["date"] if m["code"] == code_digest(name) else words["changed"].format(m["date"])
-        table.append([link, *map(str, (m["core_seconds"], m["torch"], m["python"], m["processor"])), day])
+        day = (
+            m["date"]
+            if m["code"] == code_digest(name)
+            else words["changed"].format(m["date"])
+        )
+        table.append(
+            [
+                link,
+                *map(
+                    str,
+                    (
+                        m["core_seconds"],
+                        m["torch"],
+                        m["python"],
+                        m["processor"],
+                    ),
+                ),
+                day,
+            ]
+        )
     return table
 
 
@@ -53,7 +85,9 @@ class StatusTable(SphinxDirective):
         """The table."""
         table = rows(language_of(self.env.app))
         table.insert(1, ["---", "---:", *["---"] * 4])
-        lines = StringList(["| " + " | ".join(row) + " |" for row in table], source=str(FILE))
+        lines = StringList(
+            ["| " + " | ".join(row) + " |" for row in table], source=str(FILE)
+        )
         box = nodes.container(classes=["measured"])
         self.state.nested_parse(lines, self.content_offset, box)
         self.env.note_dependency(str(FILE))

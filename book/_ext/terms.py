@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""book/terms.yml as the glossary of an edition, and as the words that the Chinese search does not cut.
+"""book/terms.yml as the glossary of an edition, and as the words that the
+Chinese search does not cut.
 
 ```{glossary-of-terms}
 ```
@@ -29,18 +30,31 @@ def terms() -> list[dict[str, Any]]:
 
 
 def in_order(language: str) -> list[dict[str, Any]]:
-    """By the alphabet; Chinese by sound, which is how its old national encoding orders the common characters."""
-    return sorted(terms(), key=lambda t: t["en"].lower() if language == "en" else t["zh"].encode("gb18030"))
+    """By the alphabet; Chinese by sound, which is how its old national encoding
+    orders the common characters.
+    """
+    return sorted(
+        terms(),
+        key=lambda t: (
+            t["en"].lower() if language == "en" else t["zh"].encode("gb18030")
+        ),
+    )
 
 
 def dictionary() -> str:
     """A line for each Chinese word of the terms, as jieba reads it."""
-    words = {word for term in terms() for word in re.findall(r"[一-鿿]{2,}", term["zh"])}
+    words = {
+        word
+        for term in terms()
+        for word in re.findall(r"[一-鿿]{2,}", term["zh"])
+    }
     return "".join(f"{word} 100 n\n" for word in sorted(words))
 
 
 class GlossaryOfTerms(SphinxDirective):
-    """Every term, its name in the other language, its meaning and the section that explains it."""
+    """Every term, its name in the other language, its meaning and the section
+    that explains it.
+    """
 
     def run(self) -> list[nodes.Node]:
         """A definition list."""
@@ -48,17 +62,33 @@ class GlossaryOfTerms(SphinxDirective):
         other = {"en": "zh", "zh": "en"}[language]
         lines = ["```{eval-rst}", ".. glossary::", ""]
         for term in in_order(language):
-            there = "" if term["zh"] == term["en"] else {"en": f" · {term['zh']}", "zh": f"（{term[other]}）"}[language]
+            there = (
+                ""
+                if term["zh"] == term["en"]
+                else {"en": f" · {term['zh']}", "zh": f"（{term[other]}）"}[
+                    language
+                ]
+            )
             where = WHERE[language].format(link(term["section"], language))
-            lines += [f"   {term[language]}{there}", f"      {term['define'][language]}{where}", ""]
+            lines += [
+                f"   {term[language]}{there}",
+                f"      {term['define'][language]}{where}",
+                "",
+            ]
         box = nodes.container(classes=["terms"])
-        self.state.nested_parse(StringList([*lines, "```"], source=str(FILE)), self.content_offset, box)
+        self.state.nested_parse(
+            StringList([*lines, "```"], source=str(FILE)),
+            self.content_offset,
+            box,
+        )
         self.env.note_dependency(str(FILE))
         return [box]
 
 
 def teach_the_search(app: Sphinx, config: Any) -> None:
-    """Write the dictionary beside the pages' cache, for jieba to load when the index is made."""
+    """Write the dictionary beside the pages' cache, for jieba to load when the
+    index is made.
+    """
     if language_of(app) == "zh":
         path = Path(app.doctreedir) / "terms.txt"
         path.parent.mkdir(parents=True, exist_ok=True)

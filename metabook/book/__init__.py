@@ -1,2 +1,4 @@
 # SPDX-License-Identifier: MIT
-"""What only the book needs: figures, drawings, exercises, the papers' experiments, and the committed results."""
+"""What only the book needs: figures, drawings, exercises, the papers'
+experiments, and the committed results.
+"""

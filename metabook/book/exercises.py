@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Exercises that answer back, in both of the book's languages.
 
-A check is a function from the reader's answer to a `Verdict`; ``...`` stands for "not answered yet".
+A check is a function from the reader's answer to a `Verdict`; ``...`` stands
+for "not answered yet".
 """
 
 import functools
@@ -40,7 +41,10 @@ class Verdict:
         return f"{self.en}\n{self.zh}"
 
     def _repr_html_(self) -> str:
-        words = "".join(f'<p lang="{lang}">{escape(text)}</p>' for lang, text in (("en", self.en), ("zh", self.zh)))
+        words = "".join(
+            f'<p lang="{lang}">{escape(text)}</p>'
+            for lang, text in (("en", self.en), ("zh", self.zh))
+        )
         return f'<div class="words">{words}</div>'
 
 
@@ -67,13 +71,18 @@ def wrong(en: str, zh: str) -> Verdict:
 
 
 def exercise(check: Callable[[Any], Verdict]) -> Callable[[Any], Verdict]:
-    """Make a check answer ``...`` with "not answered yet", and an answer that fails with its own error.
+    """Make a check answer ``...`` with "not answered yet", and an answer that
+    fails with its own error.
 
     Examples
     --------
     >>> @exercise
     ... def check(answer):
-    ...     return right("It is even.", "它是偶数。") if answer % 2 == 0 else wrong("Try 2.", "试试 2。")
+    ...     return (
+    ...         right("It is even.", "它是偶数。")
+    ...         if answer % 2 == 0
+    ...         else wrong("Try 2.", "试试 2。")
+    ...     )
     >>> print(check(...).en, check(4).en, check("a").ok)
     Not answered yet. Right. It is even. False
     """

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""One style for every figure of the book, and the drawings that several sections share."""
+"""One style for every figure of the book, and the drawings that several
+sections share.
+"""
 
 import inspect
 import json
@@ -15,14 +17,32 @@ from torch import Tensor
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "Timeline", "book_style", "show_images", "source"]
+__all__ = [
+    "BLUE",
+    "GREEN",
+    "GREY",
+    "ORANGE",
+    "PURPLE",
+    "Timeline",
+    "book_style",
+    "show_images",
+    "source",
+]
 
-# Okabe & Ito: distinguishable with any colour vision (https://jfly.uni-koeln.de/color/)
-BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#767676"
+# Okabe & Ito: distinguishable with any colour vision
+# (https://jfly.uni-koeln.de/color/)
+BLUE, ORANGE, GREEN, PURPLE, GREY = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#767676",
+)
 
 
 def book_style() -> None:
-    """Set matplotlib's defaults to the book's: wide enough to read on a phone, no frame where none is needed.
+    """Set matplotlib's defaults to the book's: wide enough to read on a phone,
+    no frame where none is needed.
 
     Examples
     --------
@@ -43,7 +63,9 @@ def book_style() -> None:
             "font.size": 12,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.prop_cycle": cycler(color=[BLUE, ORANGE, GREEN, PURPLE, GREY]),
+            "axes.prop_cycle": cycler(
+                color=[BLUE, ORANGE, GREEN, PURPLE, GREY]
+            ),
             "lines.linewidth": 2,
             "legend.frameon": False,
             "figure.constrained_layout.use": True,
@@ -52,9 +74,13 @@ def book_style() -> None:
 
 
 def show_images(
-    ax: "Axes", images: Tensor, titles: Sequence[str] | None = None, colors: Sequence[str] | None = None
+    ax: "Axes",
+    images: Tensor,
+    titles: Sequence[str] | None = None,
+    colors: Sequence[str] | None = None,
 ) -> None:
-    """Draw small images side by side as ink on paper, each with a word below it.
+    """Draw small images side by side as ink on paper, each with a word below
+    it.
 
     Parameters
     ----------
@@ -70,25 +96,34 @@ def show_images(
     >>> from matplotlib.figure import Figure
     >>> ax = Figure().add_subplot()
     >>> show_images(ax, torch.rand(3, 28, 28), ["a", "b", "c"])
-    >>> ax.images[0].get_array().shape  # with four columns of paper between two images
+    >>> ax.images[
+    ...     0
+    ... ].get_array().shape  # with four columns of paper between two images
     (28, 92)
     """
     n, height, width = images.shape
     gap = 4
     strip = np.ones((height, n * (width + gap) - gap))
     for i, image in enumerate(images):
-        strip[:, i * (width + gap) : i * (width + gap) + width] = 1 - image.numpy()
+        strip[:, i * (width + gap) : i * (width + gap) + width] = (
+            1 - image.numpy()
+        )
     ax.imshow(strip, cmap="gray", vmin=0, vmax=1)
-    ax.set_xticks([i * (width + gap) + width / 2 for i in range(n)], titles or [""] * n)
+    ax.set_xticks(
+        [i * (width + gap) + width / 2 for i in range(n)], titles or [""] * n
+    )
     ax.set_yticks([])
     ax.tick_params(length=0)
     ax.spines[["left", "bottom"]].set_visible(False)
-    for label, color in zip(ax.get_xticklabels(), colors or ["black"] * n, strict=True):
+    for label, color in zip(
+        ax.get_xticklabels(), colors or ["black"] * n, strict=True
+    ):
         label.set_color(color)
 
 
 def source(*things: Callable[..., Any]) -> Any:
-    """The package's own code of some functions or methods, without their docstrings, for a notebook to show.
+    """The package's own code of some functions or methods, without their
+    docstrings, for a notebook to show.
 
     Parameters
     ----------
@@ -104,7 +139,9 @@ def source(*things: Callable[..., Any]) -> Any:
     >>> print(source(mb.MAML.adapted).data.splitlines()[1])
     def adapted(self) -> Weights:
     """
-    from IPython.display import Markdown  # in every notebook, and needed nowhere else
+    from IPython.display import (
+        Markdown,
+    )  # in every notebook, and needed nowhere else
 
     parts = []
     for thing in things:
@@ -118,14 +155,17 @@ def source(*things: Callable[..., Any]) -> Any:
 
 
 class Timeline:
-    """The history of the field from one file for both languages: a figure, and a list with links.
+    """The history of the field from one file for both languages: a figure, and
+    a list with links.
 
-    Shown as the value of a cell it is the list, in the language of the page around it; `draw` makes the figure.
+    Shown as the value of a cell it is the list, in the language of the page
+    around it; `draw` makes the figure.
 
     Attributes
     ----------
     entries : list of dict
-        In the order of time: ``year``, ``who``, ``what`` (for the figure), ``link``, and a sentence in ``en`` and ``zh``.
+        In the order of time: ``year``, ``who``, ``what`` (for the figure),
+        ``link``, and a sentence in ``en`` and ``zh``.
 
     Examples
     --------
@@ -134,30 +174,59 @@ class Timeline:
     """
 
     def __init__(self) -> None:
-        self.entries: list[dict[str, Any]] = json.loads((files("metabook.book") / "timeline.json").read_text("utf8"))
+        self.entries: list[dict[str, Any]] = json.loads(
+            (files("metabook.book") / "timeline.json").read_text("utf8")
+        )
 
     def __repr__(self) -> str:
-        return "\n".join(f"{e['year']}  {e['who']}: {e['en']}" for e in self.entries)
+        return "\n".join(
+            f"{e['year']}  {e['who']}: {e['en']}" for e in self.entries
+        )
 
     def _repr_html_(self) -> str:
         def items(lang: str) -> str:
             return "".join(
-                f'<li>{e["year"]}, <a href="{escape(e["link"])}">{escape(e["who"])}</a>: {escape(e[lang])}</li>'
+                f"<li>{e['year']}, <a"
+                f' href="{escape(e["link"])}">{escape(e["who"])}</a>:'
+                f" {escape(e[lang])}</li>"
                 for e in self.entries
             )
 
-        return '<div class="words">' + "".join(f'<ul lang="{k}">{items(k)}</ul>' for k in ("en", "zh")) + "</div>"
+        return (
+            '<div class="words">'
+            + "".join(f'<ul lang="{k}">{items(k)}</ul>' for k in ("en", "zh"))
+            + "</div>"
+        )
 
     def draw(self, ax: "Axes") -> None:
-        """Draw an axis of years on the left, and beside it a line for each entry, as evenly as they can stand."""
+        """Draw an axis of years on the left, and beside it a line for each
+        entry, as evenly as they can stand.
+        """
         years = [e["year"] for e in self.entries]
         first, last = years[0], years[-1]
         rows = np.linspace(first, last, len(years))
         ax.plot([0, 0], [first - 1, last + 1], color=GREY, linewidth=1)
         for row, entry in zip(rows, self.entries, strict=True):
-            ax.plot([0, 0.6, 0.8], [entry["year"], row, row], color="#c8c8c8", linewidth=1, zorder=0)
+            ax.plot(
+                [0, 0.6, 0.8],
+                [entry["year"], row, row],
+                color="#c8c8c8",
+                linewidth=1,
+                zorder=0,
+            )
             ax.plot(0, entry["year"], "o", color=BLUE, markersize=5)
-            ax.text(0.9, row, f"{entry['year']}  {entry['what']}", va="center", fontsize=11)
-        ax.set(xlim=(-0.1, 5), ylim=(last + 1.5, first - 1.5), xticks=[], yticks=range(1990, last + 1, 5))
+            ax.text(
+                0.9,
+                row,
+                f"{entry['year']}  {entry['what']}",
+                va="center",
+                fontsize=11,
+            )
+        ax.set(
+            xlim=(-0.1, 5),
+            ylim=(last + 1.5, first - 1.5),
+            xticks=[],
+            yticks=range(1990, last + 1, 5),
+        )
         ax.spines["bottom"].set_visible(False)
         ax.spines["left"].set_visible(False)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The language of the page, named once: `language("zh")` in the cell after the setup of a Chinese notebook."""
+"""The language of the page, named once: `language("zh")` in the cell after the
+setup of a Chinese notebook.
+"""
 
 __all__ = ["language"]
 
@@ -27,6 +29,9 @@ def language(name: str | None = None) -> str:
     global _chosen
     if name is not None:
         if name not in LANGUAGES:
-            raise ValueError(f"language is {name!r}; the book is in {' and '.join(map(repr, LANGUAGES))}")
+            raise ValueError(
+                f"language is {name!r}; the book is in"
+                f" {' and '.join(map(repr, LANGUAGES))}"
+            )
         _chosen = name
     return _chosen

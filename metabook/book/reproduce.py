@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The experiments of the papers, by the papers' protocol as far as two cores go; `metabook reproduce` runs them.
+"""The experiments of the papers, by the papers' protocol as far as two cores
+go; `metabook reproduce` runs them.
 
-An experiment is meta-training on the training and validation characters of Omniglot, and a test on its test
-characters. Its length and its step sizes were fixed beforehand: nothing is chosen here, and the test characters are
-looked at once, at the end. Shown in section 5.2 of the book and on the page *The papers'
+An experiment is meta-training on the training and validation characters of
+Omniglot, and a test on its test characters. Its length and its step sizes were
+fixed beforehand: nothing is chosen here, and the test characters are looked at
+once, at the end. Shown in section 5.2 of the book and on the page *The papers'
 tables on a laptop*.
 """
 
@@ -48,12 +50,18 @@ class Experiment:
     lr: float
     test_query: int  # queries a class of a test task, as in the authors' code
     test_steps: int | None  # inner steps at test
-    paper: dict[tuple[int, int], tuple[float, float | None]]  # (way, shot): accuracy in % and its printed interval
+    paper: dict[
+        tuple[int, int], tuple[float, float | None]
+    ]  # (way, shot): accuracy in % and its printed interval
     source: str
     differences: str  # from the paper's protocol
 
 
-def _protonet(shot: int, iterations: int, paper: dict[tuple[int, int], tuple[float, float | None]]) -> Experiment:
+def _protonet(
+    shot: int,
+    iterations: int,
+    paper: dict[tuple[int, int], tuple[float, float | None]],
+) -> Experiment:
     return Experiment(
         learner=lambda: ProtoNet(Conv4()),
         network="Conv4, 64 channels, max-pooling",
@@ -67,18 +75,31 @@ def _protonet(shot: int, iterations: int, paper: dict[tuple[int, int], tuple[flo
         test_steps=None,
         paper=paper,
         source=SNELL,
-        differences="The paper halves the step size every 2,000 episodes and stops early by the validation loss; here the "
-        "step size falls along a cosine to zero, and the number of episodes is fixed beforehand. The paper's images were "
-        "shrunk by dropping pixels, these with a smoothing filter.",
+        differences=(
+            "The paper halves the step size every 2,000 episodes and stops"
+            " early by the validation loss; here the step size falls along a"
+            " cosine to zero, and the number of episodes is fixed beforehand."
+            " The paper's images were shrunk by dropping pixels, these with a"
+            " smoothing filter."
+        ),
     )
 
 
 def _maml(
-    way: int, shot: int, inner_lr: float, steps: int, tasks: int, iterations: int, paper: tuple[float, float]
+    way: int,
+    shot: int,
+    inner_lr: float,
+    steps: int,
+    tasks: int,
+    iterations: int,
+    paper: tuple[float, float],
 ) -> Experiment:
     return Experiment(
         learner=lambda: MAML(
-            Conv4(out=way, norm="batch_stats", strided=True), inner_lr, steps, threads=torch.get_num_threads()
+            Conv4(out=way, norm="batch_stats", strided=True),
+            inner_lr,
+            steps,
+            threads=torch.get_num_threads(),
         ),
         network="Conv4, 64 channels, strided",
         way=way,
@@ -91,16 +112,25 @@ def _maml(
         test_steps=3 if steps == 1 else steps,
         paper={(way, shot): paper},
         source=FINN,
-        differences=f"The paper trains for 60,000 iterations of {tasks} tasks with as many queries as shots, on a random "
-        "split of 1,200 and 423 characters that are turned at random, shrunk by dropping pixels; here fewer iterations of "
-        "half as many tasks with five queries a class and a cosine schedule, on the split of Vinyals et al. (as many "
-        "characters), where each rotation is a class of its own, shrunk with a smoothing filter.",
+        differences=(
+            f"The paper trains for 60,000 iterations of {tasks} tasks with as"
+            " many queries as shots, on a random split of 1,200 and 423"
+            " characters that are turned at random, shrunk by dropping pixels;"
+            " here fewer iterations of half as many tasks with five queries a"
+            " class and a cosine schedule, on the split of Vinyals et al. (as"
+            " many characters), where each rotation is a class of its own,"
+            " shrunk with a smoothing filter."
+        ),
     )
 
 
 EXPERIMENTS = {
-    "protonet-omniglot-1shot": _protonet(1, 10000, {(5, 1): (98.8, None), (20, 1): (96.0, None)}),
-    "protonet-omniglot-5shot": _protonet(5, 8000, {(5, 5): (99.7, None), (20, 5): (98.9, None)}),
+    "protonet-omniglot-1shot": _protonet(
+        1, 10000, {(5, 1): (98.8, None), (20, 1): (96.0, None)}
+    ),
+    "protonet-omniglot-5shot": _protonet(
+        5, 8000, {(5, 5): (99.7, None), (20, 5): (98.9, None)}
+    ),
     "maml-omniglot-5way-1shot": _maml(5, 1, 0.4, 1, 32, 14000, (98.7, 0.4)),
     "maml-omniglot-5way-5shot": _maml(5, 5, 0.4, 1, 32, 8000, (99.9, 0.1)),
     "maml-omniglot-20way-1shot": _maml(20, 1, 0.1, 5, 16, 8000, (95.8, 0.3)),
@@ -123,7 +153,8 @@ def reproduce(
     name : str
         One of `EXPERIMENTS`.
     seed : int
-        Of the initial weights and of the training tasks. Test tasks are always the same.
+        Of the initial weights and of the training tasks. Test tasks are always
+        the same.
     iterations : int, optional
         Fewer than the experiment has, to try it.
     episodes : int
@@ -136,7 +167,8 @@ def reproduce(
     Returns
     -------
     dict
-        What the committed results hold: training, tests with intervals beside the paper's numbers, differences.
+        What the committed results hold: training, tests with intervals beside
+        the paper's numbers, differences.
 
     Raises
     ------
@@ -149,12 +181,18 @@ def reproduce(
     'protonet-omniglot-5shot'
     """
     if name not in EXPERIMENTS:
-        raise ValueError(f"no experiment is called {name!r}; there are: {', '.join(EXPERIMENTS)}")
+        raise ValueError(
+            f"no experiment is called {name!r}; there are:"
+            f" {', '.join(EXPERIMENTS)}"
+        )
     todo = EXPERIMENTS[name]
     iterations = iterations or todo.iterations
     images = omniglot(resize="lanczos") if images is None else images
     of_test = np.array(images.partition) == "test"
-    seen, test = images.subset(np.flatnonzero(~of_test)), images.subset(np.flatnonzero(of_test))
+    seen, test = (
+        images.subset(np.flatnonzero(~of_test)),
+        images.subset(np.flatnonzero(of_test)),
+    )
     folder = Path(runs) / f"{name}-seed{seed}-{iterations}"
     resumed, start = folder.exists(), time.process_time()
     keep_freed_memory()
@@ -169,11 +207,17 @@ def reproduce(
         schedule="cosine",
         checkpoint=folder,
     )
-    core_minutes = None if resumed else round((time.process_time() - start) / 60, 1)
+    core_minutes = (
+        None if resumed else round((time.process_time() - start) / 60, 1)
+    )
     if isinstance(learner, MAML) and todo.test_steps:
         learner.inner_steps = todo.test_steps
     tests = [
-        _test(learner, test, way, shot, todo.test_query, episodes) | {"paper": paper, "paper_ci95": ci95}
+        _test(learner, test, way, shot, todo.test_query, episodes)
+        | {
+            "paper": paper,
+            "paper_ci95": ci95,
+        }
         for (way, shot), (paper, ci95) in todo.paper.items()
     ]
     return {
@@ -198,21 +242,53 @@ def reproduce(
     }
 
 
-def _test(learner: Learner, images: LabelledImages, way: int, shot: int, query: int, episodes: int) -> dict[str, Any]:
-    """Accuracy on the test classes with their rotations, as in the papers, and on the upright ones alone; in %."""
-    upright = images.subset([c for c, name in enumerate(images.names) if not name.endswith(("090", "180", "270"))])
-    result: dict[str, Any] = {"way": way, "shot": shot, "query": query, "episodes": episodes}
+def _test(
+    learner: Learner,
+    images: LabelledImages,
+    way: int,
+    shot: int,
+    query: int,
+    episodes: int,
+) -> dict[str, Any]:
+    """Accuracy on the test classes with their rotations, as in the papers, and
+    on the upright ones alone; in %.
+    """
+    upright = images.subset(
+        [
+            c
+            for c, name in enumerate(images.names)
+            if not name.endswith(("090", "180", "270"))
+        ]
+    )
+    result: dict[str, Any] = {
+        "way": way,
+        "shot": shot,
+        "query": query,
+        "episodes": episodes,
+    }
     parts = [("rotated", images, query), ("upright", upright, query)]
-    if learner.transductive:  # how many queries there are matters to such a learner
+    if (
+        learner.transductive
+    ):  # how many queries there are matters to such a learner
         parts.append(("rotated_15_queries", images, 15))
     for part, of, queries in parts:
-        score = evaluate(learner, FewShotTasks(of, way, shot, queries, seed=1), episodes, progress=True)
-        result[part] = {"accuracy": round(100 * score.mean, 2), "ci95": round(100 * score.ci95, 2)}
+        score = evaluate(
+            learner,
+            FewShotTasks(of, way, shot, queries, seed=1),
+            episodes,
+            progress=True,
+        )
+        result[part] = {
+            "accuracy": round(100 * score.mean, 2),
+            "ci95": round(100 * score.ci95, 2),
+        }
     return result
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to reuse large blocks: otherwise every batch pays for fresh pages, a third of the time on Linux."""
+    """Tell glibc to reuse large blocks: otherwise every batch pays for fresh
+    pages, a third of the time on Linux.
+    """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Handwritten digits that come with scikit-learn: real handwriting without a download. Taught in section 3.3."""
+"""Handwritten digits that come with scikit-learn: real handwriting without a
+download. Taught in section 3.3.
+"""
 
 import numpy as np
 
@@ -14,17 +16,20 @@ def digits(size: int = 28) -> LabelledImages:
     Parameters
     ----------
     size : int
-        Side of the images in pixels, by bicubic interpolation; 8 leaves them as they are.
+        Side of the images in pixels, by bicubic interpolation; 8 leaves them as
+        they are.
 
     Returns
     -------
     LabelledImages
-        uint8, (1797, 1, size, size), 0 for background; the names are ``"0"`` to ``"9"``.
+        uint8, (1797, 1, size, size), 0 for background; the names are ``"0"`` to
+        ``"9"``.
 
     References
     ----------
     Alpaydin & Kaynak, *Optical Recognition of Handwritten Digits*, 1998,
-    https://archive.ics.uci.edu/ml/datasets/optical+recognition+of+handwritten+digits, whose test set it is.
+    https://archive.ics.uci.edu/ml/datasets/optical+recognition+of+handwritten+digits,
+    whose test set it is.
 
     Examples
     --------
@@ -35,8 +40,20 @@ def digits(size: int = 28) -> LabelledImages:
     from sklearn.datasets import load_digits
 
     if size < 8:
-        raise ValueError(f"size is {size}; the digits have 8 pixels a side, so it must be at least 8")
+        raise ValueError(
+            f"size is {size}; the digits have 8 pixels a side, so it must be at"
+            " least 8"
+        )
     data = load_digits()
-    small = np.round(data.images * (255 / 16)).astype(np.uint8)  # ink is 0 to 16 in the files
-    large = [np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)) for image in small]
+    small = np.round(data.images * (255 / 16)).astype(
+        np.uint8
+    )  # ink is 0 to 16 in the files
+    large = [
+        np.asarray(
+            Image.fromarray(image).resize(
+                (size, size), Image.Resampling.BICUBIC
+            )
+        )
+        for image in small
+    ]
     return LabelledImages(np.stack(large), data.target)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Files that are either whole or not there, and data sets that are what they say they are."""
+"""Files that are either whole or not there, and data sets that are what they
+say they are.
+"""
 
 import io
 import os
@@ -22,18 +24,28 @@ class Refused(ValueError):
     """The bytes are not what they should be."""
 
 
-def obtain(dataset: str, name: str, url: str, check: Callable[[bytes], T], largest: int, way_out: str) -> T:
-    """What ``check`` makes of the first good copy of a file: a local one, or else a download, which is then kept.
+def obtain(
+    dataset: str,
+    name: str,
+    url: str,
+    check: Callable[[bytes], T],
+    largest: int,
+    way_out: str,
+) -> T:
+    """What ``check`` makes of the first good copy of a file: a local one, or
+    else a download, which is then kept.
 
     Parameters
     ----------
     dataset : str
-        Name of its folder in ``$METABOOK_DATA`` and in the user's cache, which are looked through in this order.
+        Name of its folder in ``$METABOOK_DATA`` and in the user's cache, which
+        are looked through in this order.
     name : str
         Of the file; ``images.zip`` also finds ``images.2015.zip``.
     url : str
     check : callable
-        From the bytes to what is made of them; raises `Refused` where they are something else.
+        From the bytes to what is made of them; raises `Refused` where they are
+        something else.
     largest : int
         More bytes than these are not downloaded.
     way_out : str
@@ -42,15 +54,22 @@ def obtain(dataset: str, name: str, url: str, check: Callable[[bytes], T], large
     Raises
     ------
     RuntimeError
-        If there is no copy and none can be downloaded, or the download is refused.
+        If there is no copy and none can be downloaded, or the download is
+        refused.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metabook" / dataset
+    cache = (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        / "metabook"
+        / dataset
+    )
     folders = [cache]
     if os.environ.get("METABOOK_DATA"):
         folders.insert(0, Path(os.environ["METABOOK_DATA"]) / dataset)
     stem, dot, suffix = name.rpartition(".")
     for folder in folders:
-        for path in sorted({*folder.glob(name), *folder.glob(f"{stem}.*{dot}{suffix}")}):
+        for path in sorted(
+            {*folder.glob(name), *folder.glob(f"{stem}.*{dot}{suffix}")}
+        ):
             try:
                 return check(path.read_bytes())
             except (Refused, OSError) as reason:
@@ -59,16 +78,22 @@ def obtain(dataset: str, name: str, url: str, check: Callable[[bytes], T], large
         data = _download(url, largest)
     except (OSError, HTTPException) as error:
         raise RuntimeError(
-            f"no copy of {dataset} was found, and {url} could not be downloaded ({error}). {way_out}"
+            f"no copy of {dataset} was found, and {url} could not be downloaded"
+            f" ({error}). {way_out}"
         ) from error
     try:
         result = check(data)
     except Refused as reason:
-        raise RuntimeError(f"{url} delivered something else: {reason}. Nothing was kept") from reason
+        raise RuntimeError(
+            f"{url} delivered something else: {reason}. Nothing was kept"
+        ) from reason
     try:
         write_whole(cache / name, data)
     except OSError as reason:
-        warnings.warn(f"the download could not be kept for the next time: {reason}", stacklevel=4)
+        warnings.warn(
+            f"the download could not be kept for the next time: {reason}",
+            stacklevel=4,
+        )
     return result
 
 
@@ -77,7 +102,13 @@ def _download(url: str, largest: int) -> bytes:
     data = io.BytesIO()
     with urllib.request.urlopen(url, timeout=30) as response:
         size = int(response.headers.get("Content-Length") or 0) or None
-        with tqdm(total=size, unit="B", unit_scale=True, desc=url.rsplit("/", 1)[1], disable=None) as bar:
+        with tqdm(
+            total=size,
+            unit="B",
+            unit_scale=True,
+            desc=url.rsplit("/", 1)[1],
+            disable=None,
+        ) as bar:
             while piece := response.read(1 << 16):
                 data.write(piece)
                 bar.update(len(piece))
@@ -87,7 +118,9 @@ def _download(url: str, largest: int) -> bytes:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that a crash of the program leaves the old one or the new one, never half of one."""
+    """Write a file so that a crash of the program leaves the old one or the new
+    one, never half of one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -113,9 +146,14 @@ def load_state(path: Path) -> dict[str, Any]:
         If the file is not such a checkpoint.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(
+            path, map_location="cpu", weights_only=True
+        )
     except OSError:
         raise
     except Exception as error:
-        raise ValueError(f"{path} is not a readable checkpoint ({error}); remove it to start again") from error
+        raise ValueError(
+            f"{path} is not a readable checkpoint ({error}); remove it to start"
+            " again"
+        ) from error
     return state

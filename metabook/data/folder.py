@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Pictures of your own: a folder for each class. Taught in section 5.2 of the book."""
+"""Pictures of your own: a folder for each class. Taught in section 5.2 of the
+book.
+"""
 
 import os
 import warnings
@@ -15,20 +17,55 @@ from metabook.data.images import LabelledImages
 
 __all__ = ["image_folder", "load_image"]
 
-_READ = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pbm", ".pgm", ".ppm"}
-_PICTURES = {".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".eps", ".pdf"}  # of other kinds: said, not skipped
-_PARTS = {"train", "training", "valid", "validation", "val", "dev", "test", "testing"}
+_READ = {
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".pbm",
+    ".pgm",
+    ".ppm",
+}
+_PICTURES = {
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jxl",
+    ".svg",
+    ".psd",
+    ".eps",
+    ".pdf",
+}  # of other kinds: said, not skipped
+_PARTS = {
+    "train",
+    "training",
+    "valid",
+    "validation",
+    "val",
+    "dev",
+    "test",
+    "testing",
+}
 
 Bytes = NDArray[np.uint8]
 
 
 def image_folder(
-    path: str | os.PathLike[str], size: int = 28, channels: int = 1, invert: bool | str = "auto"
+    path: str | os.PathLike[str],
+    size: int = 28,
+    channels: int = 1,
+    invert: bool | str = "auto",
 ) -> LabelledImages:
-    """Load a folder that has one folder for each class, with that class's pictures in it.
+    """Load a folder that has one folder for each class, with that class's
+    pictures in it.
 
-    Classes and pictures come in the order of their names. Hidden files and files that are no pictures are passed
-    over, and links are followed; whatever else is not as it should be raises.
+    Classes and pictures come in the order of their names. Hidden files and
+    files that are no pictures are passed over, and links are followed; whatever
+    else is not as it should be raises.
 
     Parameters
     ----------
@@ -47,8 +84,9 @@ def image_folder(
     FileNotFoundError, NotADirectoryError
         If there is no such folder.
     ValueError
-        If its classes cannot be told, there are fewer than two of them, one has no picture, or a picture cannot
-        be read. The message names the file or folder and says what to do.
+        If its classes cannot be told, there are fewer than two of them, one has
+        no picture, or a picture cannot be read. The message names the file or
+        folder and says what to do.
 
     Examples
     --------
@@ -64,35 +102,61 @@ def image_folder(
     _check_options(size, channels, invert)
     folder = Path(path)
     if not folder.exists():
-        raise FileNotFoundError(f"there is no folder {folder} (looked for in {Path.cwd()})")
+        raise FileNotFoundError(
+            f"there is no folder {folder} (looked for in {Path.cwd()})"
+        )
     if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file; give the folder that holds a folder for each class")
+        raise NotADirectoryError(
+            f"{folder} is a file; give the folder that holds a folder for each"
+            " class"
+        )
     entries = _visible(folder)
-    classes, loose = [e for e in entries if e.is_dir()], [e for e in entries if _is_picture(e)]
+    classes, loose = (
+        [e for e in entries if e.is_dir()],
+        [e for e in entries if _is_picture(e)],
+    )
     if loose:
         raise ValueError(
-            f"{loose[0]} lies beside the class folders, so its class is unknown: put every picture into a folder named "
-            f"after its class, as {folder / 'cat' / loose[0].name}"
+            f"{loose[0]} lies beside the class folders, so its class is"
+            " unknown: put every picture into a folder named after its class,"
+            f" as {folder / 'cat' / loose[0].name}"
         )
     if not classes:
-        raise ValueError(f"{folder} has no folders; it needs one for each class, with the pictures of the class in it")
+        raise ValueError(
+            f"{folder} has no folders; it needs one for each class, with the"
+            " pictures of the class in it"
+        )
     _refuse_another_level(folder, classes)
     files = {c.name: _pictures(c) for c in classes}
     if len(classes) == 1:
         raise ValueError(
-            f"{folder} has one class, {classes[0].name!r}; to tell classes apart takes two or more. If the class folders "
-            "lie elsewhere, give the folder directly above them"
+            f"{folder} has one class, {classes[0].name!r}; to tell classes"
+            " apart takes two or more. If the class folders lie elsewhere,"
+            " give the folder directly above them"
         )
-    images = [load_image(file, size, channels, invert) for name in files for file in files[name]]
-    labels = np.repeat(np.arange(len(files)), [len(of_class) for of_class in files.values()])
+    images = [
+        load_image(file, size, channels, invert)
+        for name in files
+        for file in files[name]
+    ]
+    labels = np.repeat(
+        np.arange(len(files)), [len(of_class) for of_class in files.values()]
+    )
     return LabelledImages(torch.stack(images), labels, list(files))
 
 
-def load_image(path: str | os.PathLike[str], size: int = 28, channels: int = 1, invert: bool | str = "auto") -> Tensor:
-    """Load one picture as the learners of this book want it: 0 is background, 255 is full ink.
+def load_image(
+    path: str | os.PathLike[str],
+    size: int = 28,
+    channels: int = 1,
+    invert: bool | str = "auto",
+) -> Tensor:
+    """Load one picture as the learners of this book want it: 0 is background,
+    255 is full ink.
 
-    It is turned as its camera says, scaled by a Lanczos filter so that its longer side is ``size``, and padded with
-    background to a square. What is transparent counts as background.
+    It is turned as its camera says, scaled by a Lanczos filter so that its
+    longer side is ``size``, and padded with background to a square. What is
+    transparent counts as background.
 
     Parameters
     ----------
@@ -103,9 +167,10 @@ def load_image(path: str | os.PathLike[str], size: int = 28, channels: int = 1, 
     channels : {1, 3}
         Grey, or red, green and blue.
     invert : {"auto", True, False}
-        Whether the picture is dark on light and must be inverted. ``"auto"`` looks at the border of a grey picture: if
-        more than half of it is brighter than middle grey, it is paper. Colour pictures are left as they are.
-        Photographs, which have neither ink nor paper, want ``False``.
+        Whether the picture is dark on light and must be inverted. ``"auto"``
+        looks at the border of a grey picture: if more than half of it is
+        brighter than middle grey, it is paper. Colour pictures are left as they
+        are. Photographs, which have neither ink nor paper, want ``False``.
 
     Returns
     -------
@@ -124,7 +189,9 @@ def load_image(path: str | os.PathLike[str], size: int = 28, channels: int = 1, 
     >>> drawing = Image.new("L", (56, 28), "white")
     >>> drawing.paste("black", (20, 0, 36, 28))
     >>> drawing.save(file)
-    >>> load_image(file)[0, [2, 14], 14].tolist()  # the padding above, and the black bar
+    >>> load_image(file)[
+    ...     0, [2, 14], 14
+    ... ].tolist()  # the padding above, and the black bar
     [0, 255]
     """
     from PIL import Image
@@ -132,25 +199,48 @@ def load_image(path: str | os.PathLike[str], size: int = 28, channels: int = 1, 
     _check_options(size, channels, invert)
     file = Path(path)
     if file.is_symlink() and not file.exists():
-        raise ValueError(f"{file} is a link to something that is not there: remove it, or mend it")
+        raise ValueError(
+            f"{file} is a link to something that is not there: remove it, or"
+            " mend it"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file) as image:
                 image.load()
-                frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # cameras' JPEGs are often MPO
-                pixels = None if frames > 1 else _pixels(image, size, channels, invert)
+                frames = (
+                    1
+                    if image.format == "MPO"
+                    else getattr(image, "n_frames", 1)
+                )  # cameras' JPEGs are often MPO
+                pixels = (
+                    None
+                    if frames > 1
+                    else _pixels(image, size, channels, invert)
+                )
     except FileNotFoundError:
         raise
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+    except (
+        Image.DecompressionBombWarning,
+        Image.DecompressionBombError,
+    ) as error:
         raise ValueError(
-            f"{file} is larger than the {Image.MAX_IMAGE_PIXELS:,} pixels that are still read, a guard against files "
-            "that fill the memory: save it smaller"
+            f"{file} is larger than the {Image.MAX_IMAGE_PIXELS:,} pixels that"
+            " are still read, a guard against files that fill the memory: save"
+            " it smaller"
         ) from error
-    except Exception as error:  # a broken file can make Pillow raise nearly anything
-        raise ValueError(f"{file} cannot be read as a picture ({error}): replace it, or remove it") from error
+    except (
+        Exception
+    ) as error:  # a broken file can make Pillow raise nearly anything
+        raise ValueError(
+            f"{file} cannot be read as a picture ({error}): replace it, or"
+            " remove it"
+        ) from error
     if pixels is None:
-        raise ValueError(f"{file} has {frames} frames, and which is meant is unknown: save that one as PNG")
+        raise ValueError(
+            f"{file} has {frames} frames, and which is meant is unknown: save"
+            " that one as PNG"
+        )
     return torch.from_numpy(pixels)
 
 
@@ -158,7 +248,9 @@ def _check_options(size: int, channels: int, invert: bool | str) -> None:
     if size < 1:
         raise ValueError(f"size is {size}; it must be at least 1")
     if channels not in (1, 3):
-        raise ValueError(f"channels is {channels}; choose 1 for grey or 3 for colour")
+        raise ValueError(
+            f"channels is {channels}; choose 1 for grey or 3 for colour"
+        )
     if not isinstance(invert, bool) and invert != "auto":
         raise ValueError(f"invert is {invert!r}; choose 'auto', True or False")
 
@@ -166,7 +258,11 @@ def _check_options(size: int, channels: int, invert: bool | str) -> None:
 def _visible(folder: Path) -> list[Path]:
     """What lies in a folder, without what operating systems leave behind."""
     left_behind = {"thumbs.db", "desktop.ini", "__macosx"}
-    return sorted(e for e in folder.iterdir() if not e.name.startswith(".") and e.name.lower() not in left_behind)
+    return sorted(
+        e
+        for e in folder.iterdir()
+        if not e.name.startswith(".") and e.name.lower() not in left_behind
+    )
 
 
 def _is_picture(path: Path) -> bool:
@@ -174,19 +270,30 @@ def _is_picture(path: Path) -> bool:
 
 
 def _refuse_another_level(folder: Path, classes: list[Path]) -> None:
-    """One level of folders are the classes; pictures further down would be lost without a word."""
+    """One level of folders are the classes; pictures further down would be lost
+    without a word.
+    """
     for c in classes:
-        deeper = next((d for d in _visible(c) if d.is_dir() and any(map(_is_picture, _visible(d)))), None)
+        deeper = next(
+            (
+                d
+                for d in _visible(c)
+                if d.is_dir() and any(map(_is_picture, _visible(d)))
+            ),
+            None,
+        )
         if deeper is None:
             continue
         if c.name.lower() in _PARTS:
             raise ValueError(
-                f"{c.name!r} is a part of a split, with class folders of its own: load each part by itself, as "
-                f"mb.image_folder({str(c)!r})"
+                f"{c.name!r} is a part of a split, with class folders of its"
+                " own: load each part by itself, as"
+                f" mb.image_folder({str(c)!r})"
             )
         raise ValueError(
-            f"{deeper} holds pictures one level below the class folders: if {c.name!r} is no class, give "
-            f"mb.image_folder({str(c)!r}); if it is, move the pictures up into it"
+            f"{deeper} holds pictures one level below the class folders: if"
+            f" {c.name!r} is no class, give mb.image_folder({str(c)!r}); if it"
+            " is, move the pictures up into it"
         )
 
 
@@ -195,13 +302,17 @@ def _pictures(folder: Path) -> list[Path]:
     pictures = [e for e in _visible(folder) if _is_picture(e)]
     for file in pictures:
         if file.suffix.lower() in _PICTURES:
-            raise ValueError(f"{file} is a picture of a kind that is not read here: save it as PNG or JPEG")
+            raise ValueError(
+                f"{file} is a picture of a kind that is not read here: save it"
+                " as PNG or JPEG"
+            )
     if not pictures:
         others = sorted({e.suffix or e.name for e in _visible(folder)})
         found = f"only {', '.join(others)}" if others else "nothing"
         raise ValueError(
-            f"the class folder {folder} holds no pictures, {found}: put some in, or remove the folder "
-            f"(pictures end in {', '.join(sorted(_READ))})"
+            f"the class folder {folder} holds no pictures, {found}: put some"
+            " in, or remove the folder (pictures end in"
+            f" {', '.join(sorted(_READ))})"
         )
     return pictures
 
@@ -210,21 +321,36 @@ def _pixels(image: Any, size: int, channels: int, invert: bool | str) -> Bytes:
     """A picture as (channels, size, size), 255 for ink."""
     from PIL import Image, ImageOps
 
-    image = _on_paper(_eight_bits(ImageOps.exif_transpose(image)), invert, channels)
+    image = _on_paper(
+        _eight_bits(ImageOps.exif_transpose(image)), invert, channels
+    )
     image = image.convert("L" if channels == 1 else "RGB")
     values = np.asarray(image)
-    if invert is True or (invert == "auto" and channels == 1 and float(np.median(_border(values))) > 127.5):
+    if invert is True or (
+        invert == "auto"
+        and channels == 1
+        and float(np.median(_border(values))) > 127.5
+    ):
         image = Image.fromarray(255 - values)
     scale = size / max(image.size)
     inner = tuple(max(1, round(scale * side)) for side in image.size)
     square = Image.new(image.mode, (size, size))  # zeros
-    square.paste(image.resize(inner, Image.Resampling.LANCZOS), ((size - inner[0]) // 2, (size - inner[1]) // 2))
+    square.paste(
+        image.resize(inner, Image.Resampling.LANCZOS),
+        ((size - inner[0]) // 2, (size - inner[1]) // 2),
+    )
     pixels = np.array(square)
-    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return (
+        pixels[None]
+        if channels == 1
+        else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    )
 
 
 def _eight_bits(image: Any) -> Any:
-    """Pictures of 16 bits scaled to 8: Pillow's own conversion may clip them to white."""
+    """Pictures of 16 bits scaled to 8: Pillow's own conversion may clip them to
+    white.
+    """
     from PIL import Image
 
     if image.mode.startswith("I"):
@@ -233,13 +359,16 @@ def _eight_bits(image: Any) -> Any:
             return Image.fromarray(np.round(values / 257).astype(np.uint8))
     if image.mode.startswith(("I", "F")):
         raise ValueError(
-            f"its pixels are of mode {image.mode!r}, whose black and white are unknown; save it with 8 bits"
+            f"its pixels are of mode {image.mode!r}, whose black and white are"
+            " unknown; save it with 8 bits"
         )
     return image
 
 
 def _on_paper(image: Any, invert: bool | str, channels: int) -> Any:
-    """A picture without transparency: dark ink is laid on white paper, light ink on black."""
+    """A picture without transparency: dark ink is laid on white paper, light
+    ink on black.
+    """
     from PIL import Image
 
     if "A" not in image.getbands() and "transparency" not in image.info:
@@ -248,7 +377,9 @@ def _on_paper(image: Any, invert: bool | str, channels: int) -> Any:
     opacity = np.asarray(image.getchannel("A"), np.float64)
     if invert == "auto":
         brightness = np.asarray(image.convert("RGB").convert("L"), np.float64)
-        dark = channels == 1 and bool((opacity * (brightness - 127.5)).sum() < 0)
+        dark = channels == 1 and bool(
+            (opacity * (brightness - 127.5)).sum() < 0
+        )
     else:
         dark = bool(invert)
     paper = Image.new("RGBA", image.size, "white" if dark else "black")

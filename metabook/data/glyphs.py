@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Procedural handwriting: an offline stand-in for Omniglot, drawn by numpy.
 
-A class is one to four smooth strokes; an instance jitters their control points, bends the whole by a small
-affine map, and picks a pen width. Every number is a function of (seed, class, instance), so the first hundred
-classes are the same whether a hundred or a thousand are asked for. Taught in section 5.2 of the book.
+A class is one to four smooth strokes; an instance jitters their control points,
+bends the whole by a small affine map, and picks a pen width. Every number is a
+function of (seed, class, instance), so the first hundred classes are the same
+whether a hundred or a thousand are asked for. Taught in section 5.2 of the
+book.
 """
 
 from dataclasses import dataclass
@@ -29,10 +31,14 @@ class _Classes:
     """The skeletons of B classes, in a box of side 1."""
 
     points: Floats  # (B, strokes, points, 2)
-    lengths: NDArray[np.int64]  # (B, strokes): control points of each stroke, 0 where there is no stroke
+    lengths: NDArray[
+        np.int64
+    ]  # (B, strokes): control points of each stroke, 0 where there is no stroke
 
 
-def glyphs(classes: int = 1000, examples: int = 20, size: int = 28, seed: int = 0) -> LabelledImages:
+def glyphs(
+    classes: int = 1000, examples: int = 20, size: int = 28, seed: int = 0
+) -> LabelledImages:
     """Draw a data set of procedural handwriting.
 
     Parameters
@@ -54,7 +60,11 @@ def glyphs(classes: int = 1000, examples: int = 20, size: int = 28, seed: int = 
     >>> glyphs(classes=3, examples=2, seed=0)
     LabelledImages(3 classes, 6 images of 1 x 28 x 28)
     """
-    for name, value, least in (("classes", classes, 1), ("examples", examples, 1), ("size", size, 8)):
+    for name, value, least in (
+        ("classes", classes, 1),
+        ("examples", examples, 1),
+        ("size", size, 8),
+    ):
         if value < least:
             raise ValueError(f"{name} is {value}; it must be at least {least}")
     blocks = []
@@ -63,22 +73,40 @@ def glyphs(classes: int = 1000, examples: int = 20, size: int = 28, seed: int = 
         strokes, weights, pens = _instances(_skeletons(seeds), seeds, examples)
         blocks.append(_render(strokes, weights, pens, size))
     labels = np.repeat(np.arange(classes), examples)
-    return LabelledImages(np.concatenate(blocks), labels, [f"glyph {seed}-{c}" for c in range(classes)])
+    return LabelledImages(
+        np.concatenate(blocks),
+        labels,
+        [f"glyph {seed}-{c}" for c in range(classes)],
+    )
 
 
 def _skeletons(seeds: NDArray[np.uint64]) -> _Classes:
     """Invent a character for each seed: walks that keep turning the same way."""
     b = len(seeds)
-    strokes = 1 + np.searchsorted(np.cumsum(STROKE_SHARES)[:-1], random_uniform(seeds, 0))
+    strokes = 1 + np.searchsorted(
+        np.cumsum(STROKE_SHARES)[:-1], random_uniform(seeds, 0)
+    )
     stroke = np.arange(STROKES)
     key = random_bits(seeds[:, None], 1, stroke)  # (B, strokes)
-    lengths = 2 + (random_uniform(key, 0) ** 0.8 * (POINTS - 1)).astype(np.int64)
+    lengths = 2 + (random_uniform(key, 0) ** 0.8 * (POINTS - 1)).astype(
+        np.int64
+    )
     lengths[stroke >= strokes[:, None]] = 0
 
-    compass = np.floor(random_uniform(key, 1) * 8) * (np.pi / 4) + 0.12 * random_normal(key, 2)
-    heading = np.where(random_uniform(key, 3) < 0.75, compass, 2 * np.pi * random_uniform(key, 4))
-    turn = 0.75 * random_normal(key, 5)  # radians a step, constant along a stroke: arcs and loops
-    step = (0.9 + 0.5 * random_uniform(key, 6)) / np.maximum(lengths, 3)  # many points: short steps
+    compass = np.floor(random_uniform(key, 1) * 8) * (
+        np.pi / 4
+    ) + 0.12 * random_normal(key, 2)
+    heading = np.where(
+        random_uniform(key, 3) < 0.75,
+        compass,
+        2 * np.pi * random_uniform(key, 4),
+    )
+    turn = 0.75 * random_normal(
+        key, 5
+    )  # radians a step, constant along a stroke: arcs and loops
+    step = (0.9 + 0.5 * random_uniform(key, 6)) / np.maximum(
+        lengths, 3
+    )  # many points: short steps
 
     points = np.zeros((b, STROKES, POINTS, 2))
     for s in range(STROKES):
@@ -89,14 +117,23 @@ def _skeletons(seeds: NDArray[np.uint64]) -> _Classes:
             last = np.maximum(lengths[np.arange(b), earlier] - 1, 1)
             at = random_uniform(k, 10) * last
             low, share = np.floor(at).astype(np.int64), (at % 1)[:, None]
-            on = points[np.arange(b), earlier, low] * (1 - share) + points[np.arange(b), earlier, low + 1] * share
+            on = (
+                points[np.arange(b), earlier, low] * (1 - share)
+                + points[np.arange(b), earlier, low + 1] * share
+            )
             start = np.where((random_uniform(k, 11) < 0.55)[:, None], on, start)
         points[:, s, 0] = start
         for p in range(1, POINTS):
-            angle = heading[:, s] + p * turn[:, s] + 0.25 * random_normal(k, 12, p)
-            move = step[:, s, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+            angle = (
+                heading[:, s] + p * turn[:, s] + 0.25 * random_normal(k, 12, p)
+            )
+            move = step[:, s, None] * np.stack(
+                [np.cos(angle), np.sin(angle)], axis=-1
+            )
             there = points[:, s, p - 1] + move
-            points[:, s, p] = 1 - np.abs(1 - np.abs(there))  # reflect at the walls of the box
+            points[:, s, p] = 1 - np.abs(
+                1 - np.abs(there)
+            )  # reflect at the walls of the box
     return _Classes(_fill_the_box(points, lengths), lengths)
 
 
@@ -110,7 +147,9 @@ def _fill_the_box(points: Floats, lengths: NDArray[np.int64]) -> Floats:
     return filled
 
 
-def _instances(classes: _Classes, seeds: NDArray[np.uint64], examples: int) -> tuple[Floats, Floats, Floats]:
+def _instances(
+    classes: _Classes, seeds: NDArray[np.uint64], examples: int
+) -> tuple[Floats, Floats, Floats]:
     """Draw each class several times.
 
     Returns
@@ -122,58 +161,110 @@ def _instances(classes: _Classes, seeds: NDArray[np.uint64], examples: int) -> t
     pens : (B * examples,)
         Half-width of the pen.
     """
-    key = random_bits(seeds[:, None], 2, np.arange(examples)).reshape(-1)  # one for each drawing
+    key = random_bits(seeds[:, None], 2, np.arange(examples)).reshape(
+        -1
+    )  # one for each drawing
     points = np.repeat(classes.points, examples, axis=0)
     lengths = np.repeat(classes.lengths, examples, axis=0)
     n = len(key)
-    noise = random_normal(key[:, None], np.arange(STROKES * (POINTS + 1) * 2)).reshape(n, STROKES, POINTS + 1, 2)
-    points = points + 0.036 * noise[:, :, :POINTS] + 0.032 * noise[:, :, POINTS:]  # each point, then each stroke
+    noise = random_normal(
+        key[:, None], np.arange(STROKES * (POINTS + 1) * 2)
+    ).reshape(n, STROKES, POINTS + 1, 2)
+    points = (
+        points + 0.036 * noise[:, :, :POINTS] + 0.032 * noise[:, :, POINTS:]
+    )  # each point, then each stroke
     curve = _catmull_rom(points, lengths)  # (n, strokes, SAMPLES, 2)
 
     g = random_normal(key[:, None], 1000 + np.arange(6)).T
     cos, sin = np.cos(0.17 * g[0]), np.sin(0.17 * g[0])
     sx, sy, shear = np.exp(0.2 * g[1]), np.exp(0.2 * g[2]), 0.17 * g[3]
     # rotation x shear x scale; row vectors are multiplied from the left
-    matrix = np.stack([np.stack([cos * sx, sin * sx]), np.stack([(cos * shear - sin) * sy, (sin * shear + cos) * sy])])
-    curve = curve @ np.moveaxis(matrix, -1, 0)[:, None] + 0.09 * g[4:].T[:, None, None, :]
+    matrix = np.stack(
+        [
+            np.stack([cos * sx, sin * sx]),
+            np.stack([(cos * shear - sin) * sy, (sin * shear + cos) * sy]),
+        ]
+    )
+    curve = (
+        curve @ np.moveaxis(matrix, -1, 0)[:, None]
+        + 0.09 * g[4:].T[:, None, None, :]
+    )
 
     pieces = np.sqrt((np.diff(curve, axis=2) ** 2).sum(axis=-1))
-    weights = np.concatenate([pieces[..., :1], (pieces[..., 1:] + pieces[..., :-1]) / 2, pieces[..., -1:]], axis=2)
-    weights = (weights + 1e-4) * (lengths > 0)[:, :, None]  # a stroke of length zero is still a dot
+    weights = np.concatenate(
+        [
+            pieces[..., :1],
+            (pieces[..., 1:] + pieces[..., :-1]) / 2,
+            pieces[..., -1:],
+        ],
+        axis=2,
+    )
+    weights = (weights + 1e-4) * (lengths > 0)[
+        :, :, None
+    ]  # a stroke of length zero is still a dot
     pens = 0.026 * np.exp(0.2 * random_normal(key, 1006))
     return curve.reshape(n, -1, 2), weights.reshape(n, -1), pens
 
 
 def _catmull_rom(points: Floats, lengths: NDArray[np.int64]) -> Floats:
-    """A smooth curve through the control points: (n, strokes, points, 2) -> (n, strokes, SAMPLES, 2)."""
+    """A smooth curve through the control points: (n, strokes, points, 2) -> (n,
+    strokes, SAMPLES, 2).
+    """
     last = np.maximum(lengths - 1, 1)[..., None]
-    at = np.linspace(0, 1, SAMPLES) * last  # (n, strokes, SAMPLES), in units of control points
+    at = (
+        np.linspace(0, 1, SAMPLES) * last
+    )  # (n, strokes, SAMPLES), in units of control points
     i = np.minimum(at.astype(np.int64), last - 1)
     t = (at - i)[..., None]
 
     def point(j: NDArray[np.int64]) -> Floats:
-        return np.take_along_axis(points, np.clip(j, 0, last)[..., None], axis=2)
+        return np.take_along_axis(
+            points, np.clip(j, 0, last)[..., None], axis=2
+        )
 
     p0, p1, p2, p3 = point(i - 1), point(i), point(i + 1), point(i + 2)
     curve: Floats = 0.5 * (
-        2 * p1 + t * (p2 - p0 + t * (2 * p0 - 5 * p1 + 4 * p2 - p3 + t * (3 * p1 - 3 * p2 + p3 - p0)))
+        2 * p1
+        + t
+        * (
+            p2
+            - p0
+            + t
+            * (2 * p0 - 5 * p1 + 4 * p2 - p3 + t * (3 * p1 - 3 * p2 + p3 - p0))
+        )
     )
     return curve
 
 
-def _render(strokes: Floats, weights: Floats, pens: Floats, size: int) -> NDArray[np.uint8]:
-    r"""Ink where the distance to the nearest stroke is below the pen's half-width, antialiased.
+def _render(
+    strokes: Floats, weights: Floats, pens: Floats, size: int
+) -> NDArray[np.uint8]:
+    r"""Ink where the distance to the nearest stroke is below the pen's
+    half-width, antialiased.
 
-    The distance is a soft minimum, d^2 = -2 s^2 log sum_k w_k exp(-|x - p_k|^2 / 2 s^2) / s. The exponential
-    separates into one factor for each axis, so a batch of images is one batched matrix product.
+    The distance is a soft minimum, d^2 = -2 s^2 log sum_k w_k exp(-|x - p_k|^2
+    / 2 s^2) / s. The exponential separates into one factor for each axis, so a
+    batch of images is one batched matrix product.
     """
     scale, s = 0.7, 0.018  # share of the image that the box fills; softness
     grid = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     p = (scale * strokes).astype(np.float32)
-    across, down = (np.exp(-((grid - p[:, :, axis, None]) ** 2) / (2 * s * s)) for axis in (0, 1))  # (n, K, size)
+    across, down = (
+        np.exp(-((grid - p[:, :, axis, None]) ** 2) / (2 * s * s))
+        for axis in (0, 1)
+    )  # (n, K, size)
     w = (scale * weights / s).astype(np.float32)
-    field = (down * w[:, :, None]).transpose(0, 2, 1) @ across  # (n, size, size)
-    distance = np.sqrt(np.maximum(-2 * s * s * np.log(np.maximum(field, 1e-30)), 0))
-    ink = np.clip((scale * pens[:, None, None].astype(np.float32) - distance) * size + 0.5, 0, 1)
+    field = (down * w[:, :, None]).transpose(
+        0, 2, 1
+    ) @ across  # (n, size, size)
+    distance = np.sqrt(
+        np.maximum(-2 * s * s * np.log(np.maximum(field, 1e-30)), 0)
+    )
+    ink = np.clip(
+        (scale * pens[:, None, None].astype(np.float32) - distance) * size
+        + 0.5,
+        0,
+        1,
+    )
     pixels: NDArray[np.uint8] = np.round(255 * ink).astype(np.uint8)
     return pixels

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Random numbers as a function of counters.
 
-``random_bits(seed, i, j)`` depends on its arguments and on nothing else. Episode 7 is therefore the same
-episode whether it is drawn alone, in a batch, by another process, or after a restart. The mixing function is
-the finaliser of SplitMix64 (Steele, Lea & Flood, 2014, https://doi.org/10.1145/2714064.2660195).
+``random_bits(seed, i, j)`` depends on its arguments and on nothing else.
+Episode 7 is therefore the same episode whether it is drawn alone, in a batch,
+by another process, or after a restart. The mixing function is the finaliser of
+SplitMix64 (Steele, Lea & Flood, 2014, https://doi.org/10.1145/2714064.2660195).
 """
 
 import numpy as np
@@ -13,8 +14,12 @@ from scipy.special import ndtri
 __all__ = ["random_bits", "random_choice", "random_normal", "random_uniform"]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-# arrays of no dimension: a NumPy scalar would be made into one at every use, which takes as long as the arithmetic
-_M1, _M2 = np.array(0xBF58476D1CE4E5B9, np.uint64), np.array(0x94D049BB133111EB, np.uint64)
+# arrays of no dimension: a NumPy scalar would be made into one at every use,
+# which takes as long as the arithmetic
+_M1, _M2 = (
+    np.array(0xBF58476D1CE4E5B9, np.uint64),
+    np.array(0x94D049BB133111EB, np.uint64),
+)
 _30, _27, _31 = (np.array(shift, np.uint64) for shift in (30, 27, 31))
 
 
@@ -30,7 +35,8 @@ def random_bits(seed: ArrayLike, *counters: ArrayLike) -> NDArray[np.uint64]:
     Parameters
     ----------
     seed, *counters : int or array of int
-        Non-negative; broadcast against each other. The result of one call may seed another.
+        Non-negative; broadcast against each other. The result of one call may
+        seed another.
 
     Returns
     -------
@@ -44,11 +50,17 @@ def random_bits(seed: ArrayLike, *counters: ArrayLike) -> NDArray[np.uint64]:
     with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is the point
         bits = _mix(np.asarray(seed).astype(np.uint64) + _GOLDEN)
         for counter in counters:
-            bits = _mix(bits + _GOLDEN * (np.asarray(counter).astype(np.uint64) + np.uint64(1)))
+            bits = _mix(
+                bits
+                + _GOLDEN
+                * (np.asarray(counter).astype(np.uint64) + np.uint64(1))
+            )
     return bits
 
 
-def random_uniform(seed: ArrayLike, *counters: ArrayLike) -> NDArray[np.float64]:
+def random_uniform(
+    seed: ArrayLike, *counters: ArrayLike
+) -> NDArray[np.float64]:
     """Like `random_bits`, but uniform floats in the open interval (0, 1)."""
     return _uniform(random_bits(seed, *counters))
 
@@ -62,7 +74,9 @@ def random_normal(seed: ArrayLike, *counters: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(ndtri(random_uniform(seed, *counters)))
 
 
-def random_choice(seed: NDArray[np.uint64], population: ArrayLike, k: int) -> NDArray[np.int64]:
+def random_choice(
+    seed: NDArray[np.uint64], population: ArrayLike, k: int
+) -> NDArray[np.int64]:
     """Draw ``k`` distinct integers in random order, once for each seed.
 
     Parameters
@@ -75,15 +89,19 @@ def random_choice(seed: NDArray[np.uint64], population: ArrayLike, k: int) -> ND
     Returns
     -------
     array of int64, (rows, k)
-        Uniform over ordered selections. The cost grows with ``k``, not with the population: Floyd's algorithm
-        (Bentley & Floyd, 1987, https://doi.org/10.1145/30401.315746), all rows at once, and then a shuffle.
+        Uniform over ordered selections. The cost grows with ``k``, not with the
+        population: Floyd's algorithm (Bentley & Floyd, 1987,
+        https://doi.org/10.1145/30401.315746), all rows at once, and then a
+        shuffle.
 
     Examples
     --------
     >>> random_choice(random_bits(0, [1, 2]), population=1000, k=3).shape
     (2, 3)
     """
-    bits = random_bits(seed, np.arange(2 * k)[:, None])  # (2 k, rows): k draws, and k keys to shuffle by
+    bits = random_bits(
+        seed, np.arange(2 * k)[:, None]
+    )  # (2 k, rows): k draws, and k keys to shuffle by
     last = np.asarray(population, np.int64) - np.arange(k, 0, -1)[:, None]
     chosen = (_uniform(bits[:k]) * (last + 1)).astype(np.int64)
     for j in range(1, k):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Labels of any integers as columns of the scores, and what a batch of tasks must look like.
+"""Labels of any integers as columns of the scores, and what a batch of tasks
+must look like.
 
 Taught in section 2.1 of the book.
 """
@@ -27,7 +28,8 @@ def label_columns(support_y: Tensor) -> tuple[Tensor, Tensor]:
     Raises
     ------
     ValueError
-        If the labels are not integers of shape (T, S), or tasks have different numbers of classes.
+        If the labels are not integers of shape (T, S), or tasks have different
+        numbers of classes.
 
     Examples
     --------
@@ -36,67 +38,110 @@ def label_columns(support_y: Tensor) -> tuple[Tensor, Tensor]:
     """
     if not isinstance(support_y, Tensor):
         raise ValueError(
-            f"support_y is a {type(support_y).__name__}; learners take tensors: torch.as_tensor(support_y)"
+            f"support_y is a {type(support_y).__name__}; learners take tensors:"
+            " torch.as_tensor(support_y)"
         )
-    if support_y.dim() != 2 or 0 in support_y.shape or support_y.is_floating_point() or support_y.dtype == torch.bool:
+    if (
+        support_y.dim() != 2
+        or 0 in support_y.shape
+        or support_y.is_floating_point()
+        or support_y.dtype == torch.bool
+    ):
         raise ValueError(
-            f"support_y is {support_y.dtype} of shape {tuple(support_y.shape)}; class labels are integers of shape "
-            "(tasks, examples)"
+            f"support_y is {support_y.dtype} of shape {tuple(support_y.shape)};"
+            " class labels are integers of shape (tasks, examples)"
         )
     values, inverse = torch.unique(support_y, return_inverse=True)
-    present = torch.zeros(len(support_y), len(values), dtype=torch.bool, device=support_y.device)
+    present = torch.zeros(
+        len(support_y), len(values), dtype=torch.bool, device=support_y.device
+    )
     present.scatter_(1, inverse, True)
     ways = present.sum(dim=1)
     if not bool((ways == ways[0]).all()):
         raise ValueError(
-            f"the tasks have {sorted(set(ways.tolist()))} classes; one batch holds tasks of one way: "
-            "pass tasks of other ways as episodes of their own"
+            f"the tasks have {sorted(set(ways.tolist()))} classes; one batch"
+            " holds tasks of one way: pass tasks of other ways as episodes of"
+            " their own"
         )
-    classes = values.expand(len(support_y), -1)[present].view(len(support_y), -1)
+    classes = values.expand(len(support_y), -1)[present].view(
+        len(support_y), -1
+    )
     return classes, columns_of(support_y, classes)
 
 
 def columns_of(labels: Tensor, classes: Tensor) -> Tensor:
-    """The column of each label (T, Q) among the ascending classes (T, way) of its task; a foreign label raises."""
+    """The column of each label (T, Q) among the ascending classes (T, way) of
+    its task; a foreign label raises.
+    """
     labels, classes = labels.contiguous(), classes.contiguous()
-    columns = torch.searchsorted(classes, labels).clamp_(max=classes.shape[1] - 1)
+    columns = torch.searchsorted(classes, labels).clamp_(
+        max=classes.shape[1] - 1
+    )
     foreign = classes.gather(1, columns) != labels
     if bool(foreign.any()):
         t, q = foreign.nonzero()[0].tolist()
         raise ValueError(
-            f"query {q} of task {t} has label {labels[t, q].item()}, which is not in its support set "
-            f"{classes[t].tolist()}: no learner can predict a class that it was not shown"
+            f"query {q} of task {t} has label {labels[t, q].item()}, which is"
+            f" not in its support set {classes[t].tolist()}: no learner can"
+            " predict a class that it was not shown"
         )
     return columns
 
 
 def query_targets(support_y: Tensor, query_y: Tensor) -> Tensor:
-    """What the predictions for the queries are compared with: columns for labels, floating targets as they are."""
+    """What the predictions for the queries are compared with: columns for
+    labels, floating targets as they are.
+    """
     if support_y.is_floating_point():
         return query_y
     return columns_of(query_y, label_columns(support_y)[0])
 
 
-def check_batch(learner: nn.Module, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> None:
-    """Refuse tensors that are not the parts of one batch of tasks, with a message that says which."""
-    for name, value in (("support_x", support_x), ("support_y", support_y), ("query_x", query_x)):
+def check_batch(
+    learner: nn.Module, support_x: Tensor, support_y: Tensor, query_x: Tensor
+) -> None:
+    """Refuse tensors that are not the parts of one batch of tasks, with a
+    message that says which.
+    """
+    for name, value in (
+        ("support_x", support_x),
+        ("support_y", support_y),
+        ("query_x", query_x),
+    ):
         if not isinstance(value, Tensor):
-            raise ValueError(f"{name} is a {type(value).__name__}; learners take tensors: torch.as_tensor({name})")
+            raise ValueError(
+                f"{name} is a {type(value).__name__}; learners take tensors:"
+                f" torch.as_tensor({name})"
+            )
     if support_y.dim() < 2 or support_x.shape[:2] != support_y.shape[:2]:
         raise ValueError(
-            f"support_x is {tuple(support_x.shape)} and support_y is {tuple(support_y.shape)}; they must begin with "
-            "the same (tasks, examples). For a single task add the first one: support_x[None], support_y[None]"
+            f"support_x is {tuple(support_x.shape)} and support_y is"
+            f" {tuple(support_y.shape)}; they must begin with the same (tasks,"
+            " examples). For a single task add the first one: support_x[None],"
+            " support_y[None]"
         )
-    if len(query_x) != len(support_x) or query_x.shape[2:] != support_x.shape[2:]:
+    if (
+        len(query_x) != len(support_x)
+        or query_x.shape[2:] != support_x.shape[2:]
+    ):
         raise ValueError(
-            f"support_x is {tuple(support_x.shape)} but query_x is {tuple(query_x.shape)}; only the second size, "
-            "the number of examples, may differ"
+            f"support_x is {tuple(support_x.shape)} but query_x is"
+            f" {tuple(query_x.shape)}; only the second size, the number of"
+            " examples, may differ"
         )
     weight = next(learner.parameters(), support_x)
     for name, x in (("support_x", support_x), ("query_x", query_x)):
-        if x.is_floating_point() and x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
-            raise ValueError(f"{name} is {x.dtype} but the weights are {weight.dtype}: use {name}.to({weight.dtype})")
+        if (
+            x.is_floating_point()
+            and x.dtype != weight.dtype
+            and not torch.is_autocast_enabled(x.device.type)
+        ):
+            raise ValueError(
+                f"{name} is {x.dtype} but the weights are {weight.dtype}: use"
+                f" {name}.to({weight.dtype})"
+            )
         if not x.is_floating_point():
             raise ValueError(
-                f"{name} is {x.dtype}; networks take floating inputs: {name}.float(), images divided by 255"
+                f"{name} is {x.dtype}; networks take floating inputs:"
+                f" {name}.float(), images divided by 255"
             )

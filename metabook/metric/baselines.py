@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""What every method must beat: features as they are, and the nearest example, the nearest mean, or a new head.
+"""What every method must beat: features as they are, and the nearest example,
+the nearest mean, or a new head.
 
-Nothing here is meta-learned. `NearestCentroid` is the smallest complete learner of the package: the page to read
-before writing one of your own. Taught in sections 1.1, 1.2 and 3.3 of the book.
+Nothing here is meta-learned. `NearestCentroid` is the smallest complete learner
+of the package: the page to read before writing one of your own. Taught in
+sections 1.1, 1.2 and 3.3 of the book.
 """
 
 import copy
@@ -15,49 +17,77 @@ from torch import Tensor, nn
 from metabook.learner.embedding import EmbeddingLearner
 from metabook.learner.labels import check_batch, label_columns
 from metabook.learner.protocol import Learner
-from metabook.metric.distances import Distance, distance_by_name, squared_euclidean
+from metabook.metric.distances import (
+    Distance,
+    distance_by_name,
+    squared_euclidean,
+)
 from metabook.metric.protonet import compute_prototypes
 
-__all__ = ["FineTuning", "FullFineTuning", "NearestCentroid", "NearestNeighbour"]
+__all__ = [
+    "FineTuning",
+    "FullFineTuning",
+    "NearestCentroid",
+    "NearestNeighbour",
+]
 
 
 class NearestCentroid(EmbeddingLearner):
-    """The nearest mean of a class, in features that were learned for something else.
+    """The nearest mean of a class, in features that were learned for something
+    else.
 
     Parameters
     ----------
     embedding : nn.Module
-        Maps examples (B, ...) to features (B, D); ``nn.Flatten()`` for the pixels themselves.
+        Maps examples (B, ...) to features (B, D); ``nn.Flatten()`` for the
+        pixels themselves.
     center : Tensor, optional, (D,)
-        Subtracted from every feature vector: the mean feature of the training classes.
+        Subtracted from every feature vector: the mean feature of the training
+        classes.
     normalize : bool
         Scale every vector to length one afterwards.
 
     References
     ----------
-    Wang, Chao, Weinberger & van der Maaten, *SimpleShot*, 2019, https://arxiv.org/abs/1911.04623
+    Wang, Chao, Weinberger & van der Maaten, *SimpleShot*, 2019,
+    https://arxiv.org/abs/1911.04623
 
     Examples
     --------
     >>> import metabook as mb
-    >>> tasks = mb.FewShotTasks(mb.glyphs(classes=20, seed=0), way=5, shot=1, query=3)
-    >>> mb.evaluate(mb.NearestCentroid(nn.Flatten()), tasks, episodes=50).mean > 0.3
+    >>> tasks = mb.FewShotTasks(
+    ...     mb.glyphs(classes=20, seed=0), way=5, shot=1, query=3
+    ... )
+    >>> mb.evaluate(
+    ...     mb.NearestCentroid(nn.Flatten()), tasks, episodes=50
+    ... ).mean > 0.3
     True
     """
 
     center: Tensor | None
 
-    def __init__(self, embedding: nn.Module, center: Tensor | None = None, normalize: bool = True) -> None:
+    def __init__(
+        self,
+        embedding: nn.Module,
+        center: Tensor | None = None,
+        normalize: bool = True,
+    ) -> None:
         super().__init__(embedding)
         self.normalize = normalize
         self.register_buffer("center", center)
 
-    def score(self, support_z: Tensor, support_y: Tensor, query_z: Tensor) -> Tensor:
+    def score(
+        self, support_z: Tensor, support_y: Tensor, query_z: Tensor
+    ) -> Tensor:
         """Negative squared distances to the means, (T, Q, way)."""
-        return -squared_euclidean(query_z, compute_prototypes(support_z, support_y))
+        return -squared_euclidean(
+            query_z, compute_prototypes(support_z, support_y)
+        )
 
     def embed(self, x: Tensor) -> Tensor:
-        """Features of examples (T, B, ...) as (T, B, D), centred and normalised."""
+        """Features of examples (T, B, ...) as (T, B, D), centred and
+        normalised.
+        """
         z = super().embed(x)
         z = z if self.center is None else z - self.center
         return F.normalize(z, dim=-1) if self.normalize else z
@@ -70,37 +100,53 @@ class NearestNeighbour(EmbeddingLearner):
     ----------
     embedding : nn.Module, optional
         The pixels themselves, unless given.
-    distance : {"squared_euclidean", "euclidean", "manhattan", "cosine"} or callable
+    distance : {"squared_euclidean", "euclidean", "manhattan", "cosine"} or
+    callable
 
     Examples
     --------
     >>> import metabook as mb
-    >>> tasks = mb.FewShotTasks(mb.glyphs(classes=20, seed=0), way=5, shot=1, query=3)
+    >>> tasks = mb.FewShotTasks(
+    ...     mb.glyphs(classes=20, seed=0), way=5, shot=1, query=3
+    ... )
     >>> mb.evaluate(mb.NearestNeighbour(), tasks, episodes=50).mean > 0.3
     True
     """
 
-    def __init__(self, embedding: nn.Module | None = None, distance: str | Distance = "squared_euclidean") -> None:
+    def __init__(
+        self,
+        embedding: nn.Module | None = None,
+        distance: str | Distance = "squared_euclidean",
+    ) -> None:
         super().__init__(nn.Flatten() if embedding is None else embedding)
         self.distance = distance_by_name(distance)
 
-    def score(self, support_z: Tensor, support_y: Tensor, query_z: Tensor) -> Tensor:
+    def score(
+        self, support_z: Tensor, support_y: Tensor, query_z: Tensor
+    ) -> Tensor:
         """Minus the distance to the nearest example of each class, (T, Q, way)."""
         distances = self.distance(query_z, support_z)  # (T, Q, S)
         classes, columns = label_columns(support_y)
-        foreign = columns[:, :, None] != torch.arange(classes.shape[1], device=columns.device)  # (T, S, way)
-        return -distances[..., None].masked_fill(foreign[:, None], torch.inf).amin(dim=2)
+        foreign = columns[:, :, None] != torch.arange(
+            classes.shape[1], device=columns.device
+        )  # (T, S, way)
+        return (
+            -distances[..., None]
+            .masked_fill(foreign[:, None], torch.inf)
+            .amin(dim=2)
+        )
 
 
 class FineTuning(EmbeddingLearner):
-    """A new head for every task, trained on its support set by gradient descent; the features stay as they are.
+    """A new head for every task, trained on its support set by gradient
+    descent; the features stay as they are.
 
     Parameters
     ----------
     embedding : nn.Module
     head : {"linear", "cosine"}
-        ``"linear"``: scores w.z + b, from zero. ``"cosine"``: ``scale`` times the cosine between z and w, from the
-        mean of each class.
+        ``"linear"``: scores w.z + b, from zero. ``"cosine"``: ``scale`` times
+        the cosine between z and w, from the mean of each class.
     steps : int
         Steps of Adam.
     lr : float
@@ -109,37 +155,59 @@ class FineTuning(EmbeddingLearner):
 
     References
     ----------
-    Chen, Liu, Kira, Wang & Huang, *A Closer Look at Few-shot Classification*, 2019,
-    https://arxiv.org/abs/1904.04232, whose Baseline and Baseline++ these are.
+    Chen, Liu, Kira, Wang & Huang, *A Closer Look at Few-shot Classification*,
+    2019, https://arxiv.org/abs/1904.04232, whose Baseline and Baseline++ these
+    are.
 
     Examples
     --------
     >>> import metabook as mb
-    >>> tasks = mb.FewShotTasks(mb.glyphs(classes=20, seed=0), way=5, shot=5, query=3)
-    >>> mb.evaluate(mb.FineTuning(nn.Flatten(), steps=20), tasks, episodes=20).mean > 0.3
+    >>> tasks = mb.FewShotTasks(
+    ...     mb.glyphs(classes=20, seed=0), way=5, shot=5, query=3
+    ... )
+    >>> mb.evaluate(
+    ...     mb.FineTuning(nn.Flatten(), steps=20), tasks, episodes=20
+    ... ).mean > 0.3
     True
     """
 
     def __init__(
-        self, embedding: nn.Module, head: str = "linear", steps: int = 100, lr: float = 0.01, scale: float = 10.0
+        self,
+        embedding: nn.Module,
+        head: str = "linear",
+        steps: int = 100,
+        lr: float = 0.01,
+        scale: float = 10.0,
     ) -> None:
         super().__init__(embedding)
         if head not in ("linear", "cosine"):
             raise ValueError(f"head is {head!r}; choose 'linear' or 'cosine'")
         self.head, self.steps, self.lr, self.scale = head, steps, lr, scale
 
-    def score(self, support_z: Tensor, support_y: Tensor, query_z: Tensor) -> Tensor:
+    def score(
+        self, support_z: Tensor, support_y: Tensor, query_z: Tensor
+    ) -> Tensor:
         """The scores of each task's own head, (T, Q, way)."""
         support_z, query_z = support_z.detach(), query_z.detach()
         prototypes = compute_prototypes(support_z, support_y)  # (T, way, D)
         columns = label_columns(support_y)[1]
         with torch.enable_grad():
-            w = (prototypes if self.head == "cosine" else torch.zeros_like(prototypes)).requires_grad_()
+            w = (
+                prototypes
+                if self.head == "cosine"
+                else torch.zeros_like(prototypes)
+            ).requires_grad_()
             b = prototypes.new_zeros(*prototypes.shape[:2]).requires_grad_()
-            optimizer = torch.optim.Adam([w, b], lr=self.lr)  # elementwise: tasks do not see each other
+            optimizer = torch.optim.Adam(
+                [w, b], lr=self.lr
+            )  # elementwise: tasks do not see each other
             for _ in range(self.steps):
-                losses = F.cross_entropy(self._scores(support_z, w, b).mT, columns, reduction="none")  # (T, S)
-                w.grad, b.grad = torch.autograd.grad(losses.mean(dim=1).sum(), [w, b], allow_unused=True)
+                losses = F.cross_entropy(
+                    self._scores(support_z, w, b).mT, columns, reduction="none"
+                )  # (T, S)
+                w.grad, b.grad = torch.autograd.grad(
+                    losses.mean(dim=1).sum(), [w, b], allow_unused=True
+                )
                 optimizer.step()
         return self._scores(query_z, w, b).detach()
 
@@ -150,45 +218,68 @@ class FineTuning(EmbeddingLearner):
 
 
 class FullFineTuning(Learner):
-    """A copy of the network and a new head for every task, all of it trained on the support set by gradient descent.
+    """A copy of the network and a new head for every task, all of it trained on
+    the support set by gradient descent.
 
     Of a network with random weights this is training from scratch.
 
     Parameters
     ----------
     embedding : nn.Module
-        Maps examples (B, ...) to features (B, D); it is copied and stays as it is.
+        Maps examples (B, ...) to features (B, D); it is copied and stays as it
+        is.
     steps : int
         Steps of Adam.
     lr : float
     batch : int
-        Examples a step: the whole support set where it is no larger, else this many, reshuffled for each pass (the
-        result then depends on the order of the support set, as that of any training in batches).
+        Examples a step: the whole support set where it is no larger, else this
+        many, reshuffled for each pass (the result then depends on the order of
+        the support set, as that of any training in batches).
 
     References
     ----------
-    Dhillon, Chaudhari, Ravichandran & Soatto, *A Baseline for Few-Shot Image Classification*, 2020,
-    https://arxiv.org/abs/1909.02729
+    Dhillon, Chaudhari, Ravichandran & Soatto, *A Baseline for Few-Shot Image
+    Classification*, 2020, https://arxiv.org/abs/1909.02729
 
     Examples
     --------
     >>> import metabook as mb
-    >>> tasks = mb.FewShotTasks(mb.glyphs(classes=20, seed=0), way=5, shot=5, query=3)
+    >>> tasks = mb.FewShotTasks(
+    ...     mb.glyphs(classes=20, seed=0), way=5, shot=5, query=3
+    ... )
     >>> from_scratch = mb.FullFineTuning(mb.Conv4(width=8), steps=20, lr=0.01)
     >>> mb.evaluate(from_scratch, tasks, episodes=10).mean > 0.2
     True
     """
 
-    def __init__(self, embedding: nn.Module, steps: int = 100, lr: float = 0.001, batch: int = 32) -> None:
+    def __init__(
+        self,
+        embedding: nn.Module,
+        steps: int = 100,
+        lr: float = 0.001,
+        batch: int = 32,
+    ) -> None:
         super().__init__()
-        self.embedding, self.steps, self.lr, self.batch = embedding, steps, lr, batch
+        self.embedding, self.steps, self.lr, self.batch = (
+            embedding,
+            steps,
+            lr,
+            batch,
+        )
 
-    def forward(self, support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+    def forward(
+        self, support_x: Tensor, support_y: Tensor, query_x: Tensor
+    ) -> Tensor:
         """Train one network a task and score its queries, (T, Q, way)."""
         check_batch(self, support_x, support_y, query_x)
         classes, columns = label_columns(support_y)
         tasks = zip(support_x, columns, query_x, strict=True)
-        return torch.stack([self._train(x, y, classes.shape[1])(q).detach() for x, y, q in tasks])
+        return torch.stack(
+            [
+                self._train(x, y, classes.shape[1])(q).detach()
+                for x, y, q in tasks
+            ]
+        )
 
     def _train(self, x: Tensor, y: Tensor, way: int) -> nn.Module:
         """The network of one task, in evaluation mode."""
@@ -218,8 +309,12 @@ class FullFineTuning(Learner):
 
 
 def _linear_from_zero(inputs: int, outputs: int, like: Tensor) -> nn.Linear:
-    """Scores w.z + b from w = 0, b = 0: nothing random, and no class ahead of another."""
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs, device=like.device, dtype=like.dtype)  # type: ignore[no-untyped-call]
+    """Scores w.z + b from w = 0, b = 0: nothing random, and no class ahead of
+    another.
+    """
+    layer: nn.Linear = nn.utils.skip_init(
+        nn.Linear, inputs, outputs, device=like.device, dtype=like.dtype
+    )  # type: ignore[no-untyped-call]
     for weights in layer.parameters():
         nn.init.zeros_(weights)
     return layer

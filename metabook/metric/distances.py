@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Distances between queries and prototypes, for a batch of tasks. Taught in section 4.2 of the book."""
+"""Distances between queries and prototypes, for a batch of tasks. Taught in
+section 4.2 of the book.
+"""
 
 from collections.abc import Callable
 
@@ -7,7 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["DISTANCES", "Distance", "cosine", "distance_by_name", "euclidean", "manhattan", "squared_euclidean"]
+__all__ = [
+    "DISTANCES",
+    "Distance",
+    "cosine",
+    "distance_by_name",
+    "euclidean",
+    "manhattan",
+    "squared_euclidean",
+]
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
@@ -23,12 +33,15 @@ def squared_euclidean(queries: Tensor, prototypes: Tensor) -> Tensor:
     Returns
     -------
     Tensor, (T, Q, C)
-        Computed as ``|z|^2 - 2 z.c + |c|^2``, a matrix product: memory T Q C, never T Q C D.
+        Computed as ``|z|^2 - 2 z.c + |c|^2``, a matrix product: memory T Q C,
+        never T Q C D.
 
     Examples
     --------
     >>> import torch
-    >>> squared_euclidean(torch.tensor([[[0.0]]]), torch.tensor([[[1.0], [3.0]]]))
+    >>> squared_euclidean(
+    ...     torch.tensor([[[0.0]]]), torch.tensor([[[1.0], [3.0]]])
+    ... )
     tensor([[[1., 9.]]])
     """
     z2 = queries.pow(2).sum(dim=-1)[:, :, None]
@@ -45,7 +58,9 @@ def euclidean(queries: Tensor, prototypes: Tensor) -> Tensor:
     >>> euclidean(torch.tensor([[[0.0, 0.0]]]), torch.tensor([[[3.0, 4.0]]]))
     tensor([[[5.]]])
     """
-    return squared_euclidean(queries, prototypes).clamp_min(1e-12).sqrt()  # the root has no slope at zero
+    return (
+        squared_euclidean(queries, prototypes).clamp_min(1e-12).sqrt()
+    )  # the root has no slope at zero
 
 
 def manhattan(queries: Tensor, prototypes: Tensor) -> Tensor:
@@ -60,14 +75,18 @@ def manhattan(queries: Tensor, prototypes: Tensor) -> Tensor:
 
 
 def cosine(queries: Tensor, prototypes: Tensor) -> Tensor:
-    """One minus the cosine of the angle, 0 to 2; shapes as in `squared_euclidean`.
+    """One minus the cosine of the angle, 0 to 2; shapes as in
+    `squared_euclidean`.
 
-    The scores of two classes then differ by 2 at most, and a softmax over five classes gives the best of them at most
-    65 %: learn with a temperature.
+    The scores of two classes then differ by 2 at most, and a softmax over five
+    classes gives the best of them at most 65 %: learn with a temperature.
 
     Examples
     --------
-    >>> cosine(torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]]]))
+    >>> cosine(
+    ...     torch.tensor([[[1.0, 0.0]]]),
+    ...     torch.tensor([[[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]]]),
+    ... )
     tensor([[[0., 1., 2.]]])
     """
     return 1 - F.normalize(queries, dim=-1) @ F.normalize(prototypes, dim=-1).mT
@@ -82,9 +101,14 @@ DISTANCES: dict[str, Distance] = {
 
 
 def distance_by_name(distance: str | Distance) -> Distance:
-    """A distance of this module by its name; any other callable of the same shapes as it is."""
+    """A distance of this module by its name; any other callable of the same
+    shapes as it is.
+    """
     if callable(distance):
         return distance
     if distance not in DISTANCES:
-        raise ValueError(f"distance is {distance!r}; choose one of {', '.join(DISTANCES)}, or give a function")
+        raise ValueError(
+            f"distance is {distance!r}; choose one of {', '.join(DISTANCES)},"
+            " or give a function"
+        )
     return DISTANCES[distance]

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Matching networks: a weighted vote of the support examples, by similarity.
 
-    p(k | x) = sum of a(x, x_s) over the support examples x_s of class k,  a = softmax over s of scale * cos(f(x), f(x_s))
+    p(k | x) = sum of a(x, x_s) over the support examples x_s of class k,  a =
+    softmax over s of scale * cos(f(x), f(x_s))
 
-Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, *Matching Networks for One Shot Learning*, 2016,
-https://arxiv.org/abs/1606.04080, without their full context embeddings. A prototypical network averages the vectors
-of a class before it compares; this one compares before it averages. With one example a class both compare with that.
-Taught in section 3.3 of the book.
+Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, *Matching Networks for One
+Shot Learning*, 2016, https://arxiv.org/abs/1606.04080, without their full
+context embeddings. A prototypical network averages the vectors of a class
+before it compares; this one compares before it averages. With one example a
+class both compare with that. Taught in section 3.3 of the book.
 """
 
 import torch
@@ -27,13 +29,16 @@ class MatchingNet(EmbeddingLearner):
     embedding : nn.Module
         Maps examples (B, ...) to features (B, D).
     scale : float
-        Of the cosines; learned from here. With a scale of one, as in the paper, no vote of five is above 65 %.
+        Of the cosines; learned from here. With a scale of one, as in the paper,
+        no vote of five is above 65 %.
     embedding_dtype : torch.dtype, optional
-        For the embedding in training, such as ``torch.bfloat16``: see `EmbeddingLearner`.
+        For the embedding in training, such as ``torch.bfloat16``: see
+        `EmbeddingLearner`.
 
     References
     ----------
-    Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, 2016, https://arxiv.org/abs/1606.04080
+    Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, 2016,
+    https://arxiv.org/abs/1606.04080
 
     Examples
     --------
@@ -44,15 +49,31 @@ class MatchingNet(EmbeddingLearner):
     True
     """
 
-    def __init__(self, embedding: nn.Module, scale: float = 10.0, embedding_dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        embedding: nn.Module,
+        scale: float = 10.0,
+        embedding_dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__(embedding, embedding_dtype=embedding_dtype)
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
-    def score(self, support_z: Tensor, support_y: Tensor, query_z: Tensor) -> Tensor:
+    def score(
+        self, support_z: Tensor, support_y: Tensor, query_z: Tensor
+    ) -> Tensor:
         """Logarithms of the classes' probabilities, (T, Q, way)."""
-        cosines = F.normalize(query_z, dim=-1) @ F.normalize(support_z, dim=-1).mT  # (T, Q, S)
+        cosines = (
+            F.normalize(query_z, dim=-1) @ F.normalize(support_z, dim=-1).mT
+        )  # (T, Q, S)
         votes = F.log_softmax(self.log_scale.exp() * cosines, dim=-1)
         classes, columns = label_columns(support_y)
-        foreign = columns[:, :, None] != torch.arange(classes.shape[1], device=columns.device)  # (T, S, way)
-        # the logarithm of a sum of votes, without leaving the logarithms: no log of zero
-        return votes[..., None].masked_fill(foreign[:, None], -torch.inf).logsumexp(dim=2)
+        foreign = columns[:, :, None] != torch.arange(
+            classes.shape[1], device=columns.device
+        )  # (T, S, way)
+        # the logarithm of a sum of votes, without leaving the logarithms: no
+        # log of zero
+        return (
+            votes[..., None]
+            .masked_fill(foreign[:, None], -torch.inf)
+            .logsumexp(dim=2)
+        )

@@ -4,8 +4,9 @@
     c_k = mean of f(x) over the support examples x of class k
     p(k | x) = softmax over k of -|f(x) - c_k|^2
 
-Snell, Swersky & Zemel, *Prototypical Networks for Few-shot Learning*, 2017, https://arxiv.org/abs/1703.05175.
-Taught in sections 3.3, 4.2 and 5.2 of the book.
+Snell, Swersky & Zemel, *Prototypical Networks for Few-shot Learning*, 2017,
+https://arxiv.org/abs/1703.05175. Taught in sections 3.3, 4.2 and 5.2 of the
+book.
 """
 
 import torch
@@ -44,7 +45,9 @@ def compute_prototypes(support_x: Tensor, support_y: Tensor) -> Tensor:
 
     Examples
     --------
-    >>> compute_prototypes(torch.tensor([[0.0], [2.0], [5.0]]), torch.tensor([9, 9, 3]))
+    >>> compute_prototypes(
+    ...     torch.tensor([[0.0], [2.0], [5.0]]), torch.tensor([9, 9, 3])
+    ... )
     tensor([[5.],
             [1.]])
     """
@@ -52,30 +55,37 @@ def compute_prototypes(support_x: Tensor, support_y: Tensor) -> Tensor:
         return compute_prototypes(support_x[None], support_y[None])[0]
     if support_x.dim() != 3 or support_x.shape[:2] != support_y.shape:
         raise ValueError(
-            f"support_x is {tuple(support_x.shape)} and support_y is {tuple(support_y.shape)}; expected (S, D) with "
-            "(S,), or (T, S, D) with (T, S)"
+            f"support_x is {tuple(support_x.shape)} and support_y is"
+            f" {tuple(support_y.shape)}; expected (S, D) with (S,), or (T, S,"
+            " D) with (T, S)"
         )
     classes, columns = label_columns(support_y)
-    member = nn.functional.one_hot(columns, classes.shape[1]).to(support_x.dtype)  # (T, S, way)
+    member = nn.functional.one_hot(columns, classes.shape[1]).to(
+        support_x.dtype
+    )  # (T, S, way)
     # sum_s member[s, k] x[s] / count[k], for every task in one matrix product
     return member.mT @ support_x / member.sum(dim=1)[:, :, None]
 
 
 class ProtoNet(EmbeddingLearner):
-    """Prototypical network: a class is the mean of its embedded support examples.
+    """Prototypical network: a class is the mean of its embedded support
+    examples.
 
     Parameters
     ----------
     embedding : nn.Module
         Maps examples (B, ...) to features (B, D).
-    distance : {"squared_euclidean", "euclidean", "manhattan", "cosine"} or callable
+    distance : {"squared_euclidean", "euclidean", "manhattan", "cosine"} or
+    callable
         ``distance(queries (T, Q, D), prototypes (T, C, D))`` returns (T, Q, C).
     temperature : float
-        Scores are ``-distance / temperature``: the higher, the closer to uniform are the probabilities.
+        Scores are ``-distance / temperature``: the higher, the closer to
+        uniform are the probabilities.
     learn_temperature : bool
         Learn it with the embedding, from this value.
     embedding_dtype : torch.dtype, optional
-        For the embedding in training, such as ``torch.bfloat16``: see `EmbeddingLearner`.
+        For the embedding in training, such as ``torch.bfloat16``: see
+        `EmbeddingLearner`.
 
     References
     ----------
@@ -102,20 +112,32 @@ class ProtoNet(EmbeddingLearner):
     ) -> None:
         super().__init__(embedding, embedding_dtype=embedding_dtype)
         if temperature <= 0:
-            raise ValueError(f"temperature is {temperature}; it must be positive")
+            raise ValueError(
+                f"temperature is {temperature}; it must be positive"
+            )
         self.distance = distance_by_name(distance)
-        log_temperature = torch.tensor(temperature).log()  # what is learned, so that the temperature stays positive
+        log_temperature = torch.tensor(
+            temperature
+        ).log()  # what is learned, so that the temperature stays positive
         if learn_temperature:
             self.log_temperature = nn.Parameter(log_temperature)
         else:
-            self.register_buffer("log_temperature", log_temperature, persistent=False)
+            self.register_buffer(
+                "log_temperature", log_temperature, persistent=False
+            )
 
     def extra_repr(self) -> str:
         """The settings that make another learner."""
-        distance = f"distance={getattr(self.distance, '__name__', self.distance)}"
+        distance = (
+            f"distance={getattr(self.distance, '__name__', self.distance)}"
+        )
         return ", ".join(filter(None, [distance, super().extra_repr()]))
 
-    def score(self, support_z: Tensor, support_y: Tensor, query_z: Tensor) -> Tensor:
-        """Negative distances to the prototypes over the temperature, (T, Q, way): the logits of the softmax."""
+    def score(
+        self, support_z: Tensor, support_y: Tensor, query_z: Tensor
+    ) -> Tensor:
+        """Negative distances to the prototypes over the temperature, (T, Q,
+        way): the logits of the softmax.
+        """
         prototypes = compute_prototypes(support_z, support_y)
         return -self.distance(query_z, prototypes) / self.log_temperature.exp()

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Relation networks: learn the distance too.
 
-    r(x, k) = g([f(x), sum of f(x_s) over the support examples of class k]),  between 0 and 1
+    r(x, k) = g([f(x), sum of f(x_s) over the support examples of class k]),
+    between 0 and 1
 
-Sung, Yang, Zhang, Xiang, Torr & Hospedales, *Learning to Compare*, 2018, https://arxiv.org/abs/1711.06025.
-Taught in section 3.3 of the book.
+Sung, Yang, Zhang, Xiang, Torr & Hospedales, *Learning to Compare*, 2018,
+https://arxiv.org/abs/1711.06025. Taught in section 3.3 of the book.
 """
 
 import torch
@@ -19,8 +20,12 @@ __all__ = ["RelationNet", "one_hot_mse"]
 
 
 def one_hot_mse(scores: Tensor, columns: Tensor) -> Tensor:
-    """The paper's loss: the squared error between relation scores (N, way), made 0 to 1 by a sigmoid, and 0 or 1."""
-    return F.mse_loss(scores.sigmoid(), F.one_hot(columns, scores.shape[1]).to(scores.dtype))
+    """The paper's loss: the squared error between relation scores (N, way),
+    made 0 to 1 by a sigmoid, and 0 or 1.
+    """
+    return F.mse_loss(
+        scores.sigmoid(), F.one_hot(columns, scores.shape[1]).to(scores.dtype)
+    )
 
 
 class RelationNet(EmbeddingLearner):
@@ -33,16 +38,18 @@ class RelationNet(EmbeddingLearner):
     features : int
         D; 64 for a `Conv4` with pooling.
     width : int
-        Of the hidden layer of the relation network, a perceptron over the two vectors. (The paper's is
-        convolutional, over feature maps.)
+        Of the hidden layer of the relation network, a perceptron over the two
+        vectors. (The paper's is convolutional, over feature maps.)
     loss_fn : callable
         `one_hot_mse`, the paper's; or cross-entropy over the classes.
     embedding_dtype : torch.dtype, optional
-        For the embedding in training, such as ``torch.bfloat16``: see `EmbeddingLearner`.
+        For the embedding in training, such as ``torch.bfloat16``: see
+        `EmbeddingLearner`.
 
     References
     ----------
-    Sung, Yang, Zhang, Xiang, Torr & Hospedales, 2018, https://arxiv.org/abs/1711.06025
+    Sung, Yang, Zhang, Xiang, Torr & Hospedales, 2018,
+    https://arxiv.org/abs/1711.06025
 
     Examples
     --------
@@ -62,14 +69,26 @@ class RelationNet(EmbeddingLearner):
         embedding_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(embedding, loss_fn, embedding_dtype)
-        self.relation = nn.Sequential(nn.Linear(2 * features, width), nn.ReLU(), nn.Linear(width, 1))
+        self.relation = nn.Sequential(
+            nn.Linear(2 * features, width), nn.ReLU(), nn.Linear(width, 1)
+        )
 
-    def score(self, support_z: Tensor, support_y: Tensor, query_z: Tensor) -> Tensor:
-        """How much each query belongs to each class, before the sigmoid, (T, Q, way)."""
+    def score(
+        self, support_z: Tensor, support_y: Tensor, query_z: Tensor
+    ) -> Tensor:
+        """How much each query belongs to each class, before the sigmoid, (T, Q,
+        way).
+        """
         columns = label_columns(support_y)[1]
         member = F.one_hot(columns).to(support_z.dtype)  # (T, S, way)
         sums = member.mT @ support_z  # (T, way, D)
         t, q, way = len(sums), query_z.shape[1], sums.shape[1]
-        pairs = torch.cat([query_z[:, :, None].expand(-1, -1, way, -1), sums[:, None].expand(-1, q, -1, -1)], dim=-1)
+        pairs = torch.cat(
+            [
+                query_z[:, :, None].expand(-1, -1, way, -1),
+                sums[:, None].expand(-1, q, -1, -1),
+            ],
+            dim=-1,
+        )
         scores: Tensor = self.relation(pairs).view(t, q, way)
         return scores

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""A small multilayer perceptron, the network of the MAML paper's sine waves. Taught in section 3.1 of the book."""
+"""A small multilayer perceptron, the network of the MAML paper's sine waves.
+Taught in section 3.1 of the book.
+"""
 
 import itertools
 from collections.abc import Sequence
@@ -17,7 +19,8 @@ class MLP(nn.Sequential):
     inputs, outputs : int
         Width of the first and of the last layer.
     hidden : sequence of int
-        Widths between them; 40 and 40 is the network of the MAML paper's sine waves.
+        Widths between them; 40 and 40 is the network of the MAML paper's sine
+        waves.
 
     Examples
     --------
@@ -25,7 +28,9 @@ class MLP(nn.Sequential):
     1761
     """
 
-    def __init__(self, inputs: int, outputs: int, hidden: Sequence[int] = (40, 40)) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, hidden: Sequence[int] = (40, 40)
+    ) -> None:
         widths = [inputs, *hidden, outputs]
         layers: list[nn.Module] = []
         for a, b in itertools.pairwise(widths):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Ways to normalise a layer's outputs, by name, and the one that few-shot learning needs for itself.
+"""Ways to normalise a layer's outputs, by name, and the one that few-shot
+learning needs for itself.
 
 Taught in section 5.1 of the book.
 """
@@ -24,16 +25,22 @@ def norm_by_name(norm: str, width: int) -> nn.Module:
         return nn.GroupNorm(math.gcd(8, width), width)
     if norm == "none":
         return nn.Identity()
-    raise ValueError(f"norm is {norm!r}; choose 'batch', 'batch_stats', 'support', 'group' or 'none'")
+    raise ValueError(
+        f"norm is {norm!r}; choose 'batch', 'batch_stats', 'support', 'group'"
+        " or 'none'"
+    )
 
 
 class SupportNorm(nn.Module):
-    """Batch norm for tasks: the support set is normalised by its own statistics, and so are the queries.
+    """Batch norm for tasks: the support set is normalised by its own
+    statistics, and so are the queries.
 
-        y = weight * (x - mean) / sqrt(var + eps) + bias,  mean and var of the support set, per channel
+        y = weight * (x - mean) / sqrt(var + eps) + bias,  mean and var of the
+        support set, per channel
 
-    MAML's family keeps a task's ``mean`` and ``var`` with its fast weights, and hands them in as buffers. A module
-    that is called without them uses the batch at hand.
+    MAML's family keeps a task's ``mean`` and ``var`` with its fast weights, and
+    hands them in as buffers. A module that is called without them uses the
+    batch at hand.
 
     Parameters
     ----------
@@ -43,13 +50,16 @@ class SupportNorm(nn.Module):
 
     References
     ----------
-    Bronskill, Gordon, Requeima, Nowozin & Turner, *TaskNorm*, 2020, https://arxiv.org/abs/2003.03284, who call
-    it MetaBN.
+    Bronskill, Gordon, Requeima, Nowozin & Turner, *TaskNorm*, 2020,
+    https://arxiv.org/abs/2003.03284, who call it MetaBN.
 
     Examples
     --------
     >>> layer, x = SupportNorm(2), torch.tensor([[0.0, 1.0], [4.0, 1.0]])
-    >>> layer(x)[:, 0].tolist() == [-layer(x)[1, 0].item(), layer(x)[1, 0].item()]
+    >>> layer(x)[:, 0].tolist() == [
+    ...     -layer(x)[1, 0].item(),
+    ...     layer(x)[1, 0].item(),
+    ... ]
     True
     """
 
@@ -59,7 +69,10 @@ class SupportNorm(nn.Module):
     def __init__(self, width: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.width, self.eps = width, eps
-        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+        self.weight, self.bias = (
+            nn.Parameter(torch.ones(width)),
+            nn.Parameter(torch.zeros(width)),
+        )
         self.register_buffer("mean", None)
         self.register_buffer("var", None)
 
@@ -69,7 +82,11 @@ class SupportNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, width, ...)."""
-        var, mean = self.statistics(x) if self.mean is None or self.var is None else (self.var, self.mean)
+        var, mean = (
+            self.statistics(x)
+            if self.mean is None or self.var is None
+            else (self.var, self.mean)
+        )
         return normalize(x, mean, var, self.weight, self.bias, self.eps)
 
     @staticmethod
@@ -79,9 +96,20 @@ class SupportNorm(nn.Module):
         return var, mean
 
 
-def normalize(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """weight * (x - mean) / sqrt(var + eps) + bias, for x of shape (B, channels, ...) and the rest (channels,)."""
-    scale = (var + eps).rsqrt() if weight is None else weight * (var + eps).rsqrt()
+def normalize(
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> Tensor:
+    """weight * (x - mean) / sqrt(var + eps) + bias, for x of shape (B,
+    channels, ...) and the rest (channels,).
+    """
+    scale = (
+        (var + eps).rsqrt() if weight is None else weight * (var + eps).rsqrt()
+    )
     shape = (1, -1, *[1] * (x.dim() - 2))
     x = (x - mean.view(shape)) * scale.view(shape)
     return x if bias is None else x + bias.view(shape)

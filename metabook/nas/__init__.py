@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""Neural architecture search: the outer loop learns an architecture, the inner loop trains it.
+"""Neural architecture search: the outer loop learns an architecture, the inner
+loop trains it.
 
-A space says what may be built, a strategy proposes, ``evaluate(architecture)`` answers with a number, and `search`
-lets them talk. Taught in section 3.2 of the book.
+A space says what may be built, a strategy proposes, ``evaluate(architecture)``
+answers with a number, and `search` lets them talk. Taught in section 3.2 of the
+book.
 
 Examples
 --------
 >>> import metabook as mb
 >>> space = mb.nas.SearchSpace({"width": [8, 16, 32], "depth": [1, 2, 3]})
->>> strategy = mb.nas.RegularizedEvolution(space, population=4, sample=2, seed=0)
+>>> strategy = mb.nas.RegularizedEvolution(
+...     space, population=4, sample=2, seed=0
+... )
 >>> result = mb.nas.search(strategy, lambda arch: arch[0] * arch[1], budget=30)
 >>> result.best, result.score
 ((32, 3), 96.0)

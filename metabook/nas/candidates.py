@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Where search meets learning: the network that an architecture stands for, trained, and scored on validation tasks.
+"""Where search meets learning: the network that an architecture stands for,
+trained, and scored on validation tasks.
 
-The outer loop is the search; its inner loop is `TrainAndScore`, which is itself the two loops of prototypical
-networks. Taught in section 3.2 of the book.
+The outer loop is the search; its inner loop is `TrainAndScore`, which is itself
+the two loops of prototypical networks. Taught in section 3.2 of the book.
 """
 
 from collections.abc import Callable
@@ -26,7 +27,8 @@ SIZE = 16  # pixels a side: four halvings leave one
 
 
 class TrainAndScore:
-    """Score an architecture by training its network for a while, and testing it on validation tasks.
+    """Score an architecture by training its network for a while, and testing it
+    on validation tasks.
 
     Parameters
     ----------
@@ -35,16 +37,20 @@ class TrainAndScore:
     tasks : tasks
         To train on.
     valid : tasks
-        To score on, of other classes. The test tasks stay outside: what search has seen is no test.
+        To score on, of other classes. The test tasks stay outside: what search
+        has seen is no test.
     iterations : int
-        The budget of a training: few rank the networks cheaply and badly, many dearly and well.
+        The budget of a training: few rank the networks cheaply and badly, many
+        dearly and well.
     episodes : int
         Validation tasks.
     lr : float
-        Where the step size of Adam starts; it falls to zero along half a cosine.
+        Where the step size of Adam starts; it falls to zero along half a
+        cosine.
     tasks_per_batch : int
     learner : callable
-        ``learner(network)`` returns the few-shot learner around the network; `ProtoNet` unless given.
+        ``learner(network)`` returns the few-shot learner around the network;
+        `ProtoNet` unless given.
     seed : int
         Of the initial weights.
 
@@ -52,7 +58,9 @@ class TrainAndScore:
     --------
     >>> import metabook as mb
     >>> tasks, valid, test = glyph_tasks()
-    >>> evaluate = TrainAndScore(glyph_network, tasks, valid, iterations=5, episodes=20)
+    >>> evaluate = TrainAndScore(
+    ...     glyph_network, tasks, valid, iterations=5, episodes=20
+    ... )
     >>> 0 < evaluate(("conv3", "skip", "conv3", "skip")) < 100
     True
     """
@@ -69,12 +77,19 @@ class TrainAndScore:
         learner: Callable[[nn.Module], Learner] = ProtoNet,
         seed: int = 0,
     ) -> None:
-        self.build, self.tasks, self.valid, self.learner = build, tasks, valid, learner
+        self.build, self.tasks, self.valid, self.learner = (
+            build,
+            tasks,
+            valid,
+            learner,
+        )
         self.iterations, self.episodes, self.lr = iterations, episodes, lr
         self.tasks_per_batch, self.seed = tasks_per_batch, seed
 
     def __call__(self, arch: Architecture) -> float:
-        """Mean validation accuracy in percent: what `metabook.nas.search` asks for."""
+        """Mean validation accuracy in percent: what `metabook.nas.search` asks
+        for.
+        """
         return 100 * score(self.train(arch), self.valid, self.episodes).mean
 
     def train(self, arch: Architecture) -> Learner:
@@ -84,37 +99,56 @@ class TrainAndScore:
             learner = self.learner(self.build(arch))
         if any(p.requires_grad for p in learner.parameters()):
             train(
-                learner, self.tasks, self.iterations, self.tasks_per_batch, self.lr, schedule="cosine", progress=False
+                learner,
+                self.tasks,
+                self.iterations,
+                self.tasks_per_batch,
+                self.lr,
+                schedule="cosine",
+                progress=False,
             )
         return learner.eval()
 
 
 def score(learner: Learner, tasks: FewShotTasks, episodes: int) -> Score:
-    """What `evaluate` measures, each image embedded once where the learner allows it."""
+    """What `evaluate` measures, each image embedded once where the learner
+    allows it.
+    """
     if learner.transductive or not hasattr(learner, "embed"):
         return evaluate(learner, tasks, episodes)
     setting = tasks.way, tasks.shot
-    scores = evaluate_embedded(learner, tasks.images, [tasks.way], [tasks.shot], tasks.query, episodes, tasks.seed)
+    scores = evaluate_embedded(
+        learner,
+        tasks.images,
+        [tasks.way],
+        [tasks.shot],
+        tasks.query,
+        episodes,
+        tasks.seed,
+    )
     return scores[setting]
 
 
 def glyph_network(arch: Architecture, width: int = 16) -> nn.Module:
-    """The network of an architecture of `metabook.nas.glyph_space`: `Conv4` with a choice in every block.
+    """The network of an architecture of `metabook.nas.glyph_space`: `Conv4`
+    with a choice in every block.
 
-    A block is an operation, batch norm, max-pooling and a rectifier; ``"skip"`` only pools.
+    A block is an operation, batch norm, max-pooling and a rectifier; ``"skip"``
+    only pools.
 
     Parameters
     ----------
     arch : tuple of {"skip", "conv1", "conv3", "conv5", "sep5"}
-        ``conv3`` is a 3 x 3 convolution; ``sep5`` a 5 x 5 convolution of each channel for itself and a 1 x 1
-        convolution across them.
+        ``conv3`` is a 3 x 3 convolution; ``sep5`` a 5 x 5 convolution of each
+        channel for itself and a 1 x 1 convolution across them.
     width : int
         Channels of every block, from the first convolution on.
 
     Returns
     -------
     nn.Module
-        Maps images (B, 1, H, W) to (B, D); D is ``width`` at 16 x 16 pixels and four blocks.
+        Maps images (B, 1, H, W) to (B, D); D is ``width`` at 16 x 16 pixels and
+        four blocks.
 
     Raises
     ------
@@ -123,16 +157,23 @@ def glyph_network(arch: Architecture, width: int = 16) -> nn.Module:
 
     Examples
     --------
-    >>> glyph_network(("conv3", "conv3", "skip", "conv5"))(torch.zeros(2, 1, 16, 16)).shape
+    >>> glyph_network(("conv3", "conv3", "skip", "conv5"))(
+    ...     torch.zeros(2, 1, 16, 16)
+    ... ).shape
     torch.Size([2, 16])
     """
     layers: list[nn.Module] = []
     channels = 1
     for op in arch:
         if op != "skip":
-            layers += [*operation(str(op), channels, width), nn.BatchNorm2d(width)]
+            layers += [
+                *operation(str(op), channels, width),
+                nn.BatchNorm2d(width),
+            ]
             channels = width
-        layers += [nn.MaxPool2d(2)] if op == "skip" else [nn.MaxPool2d(2), nn.ReLU()]
+        layers += (
+            [nn.MaxPool2d(2)] if op == "skip" else [nn.MaxPool2d(2), nn.ReLU()]
+        )
     network = nn.Sequential(*layers, nn.Flatten())
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs, same values
     return network
@@ -142,18 +183,28 @@ def operation(op: str, channels: int, width: int) -> list[nn.Module]:
     """The convolutions of one block, from ``channels`` to ``width``."""
     if op == "sep5":
         return [
-            nn.Conv2d(channels, channels, 5, padding=2, groups=channels, bias=False),
+            nn.Conv2d(
+                channels, channels, 5, padding=2, groups=channels, bias=False
+            ),
             nn.Conv2d(channels, width, 1, bias=False),
         ]
     sides = {"conv1": 1, "conv3": 3, "conv5": 5}
     if op not in sides:
-        raise ValueError(f"operation {op!r} is unknown; choose 'skip', 'conv1', 'conv3', 'conv5' or 'sep5'")
-    return [nn.Conv2d(channels, width, sides[op], padding=sides[op] // 2, bias=False)]
+        raise ValueError(
+            f"operation {op!r} is unknown; choose 'skip', 'conv1', 'conv3',"
+            " 'conv5' or 'sep5'"
+        )
+    return [
+        nn.Conv2d(
+            channels, width, sides[op], padding=sides[op] // 2, bias=False
+        )
+    ]
 
 
 @cache
 def glyph_tasks() -> tuple[FewShotTasks, FewShotTasks, FewShotTasks]:
-    """The tasks of `metabook.nas.glyph_table`: 20-way 1-shot on small glyphs, to train, to validate and to test.
+    """The tasks of `metabook.nas.glyph_table`: 20-way 1-shot on small glyphs,
+    to train, to validate and to test.
 
     The three parts have no character in common: 500, 250 and 250.
 
@@ -165,6 +216,11 @@ def glyph_tasks() -> tuple[FewShotTasks, FewShotTasks, FewShotTasks]:
     LabelledImages(250 classes, 5000 images of 1 x 16 x 16)
     LabelledImages(250 classes, 5000 images of 1 x 16 x 16)
     """
-    parts = glyphs(classes=1000, size=SIZE, seed=0).split(0.5, 0.25, 0.25, seed=0)
-    train, valid, test = (FewShotTasks(part, way=20, shot=1, query=5, seed=i) for i, part in enumerate(parts))
+    parts = glyphs(classes=1000, size=SIZE, seed=0).split(
+        0.5, 0.25, 0.25, seed=0
+    )
+    train, valid, test = (
+        FewShotTasks(part, way=20, shot=1, query=5, seed=i)
+        for i, part in enumerate(parts)
+    )
     return train, valid, test

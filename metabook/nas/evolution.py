@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Regularized evolution: the best of a few random individuals has a child, and the oldest dies.
+"""Regularized evolution: the best of a few random individuals has a child, and
+the oldest dies.
 
-Real, Aggarwal, Huang & Le, *Regularized Evolution for Image Classifier Architecture Search*, 2019, Algorithm 1,
-https://arxiv.org/abs/1802.01548. Taught in section 3.2 of the book.
+Real, Aggarwal, Huang & Le, *Regularized Evolution for Image Classifier
+Architecture Search*, 2019, Algorithm 1, https://arxiv.org/abs/1802.01548.
+Taught in section 3.2 of the book.
 """
 
 import math
@@ -17,15 +19,18 @@ __all__ = ["RegularizedEvolution"]
 class RegularizedEvolution:
     """Tournament selection, one mutation a child, death of old age.
 
-    The first ``population`` proposals are random, and count. Every later one changes one decision of the best among
-    ``sample`` individuals, which are drawn with replacement; its own place in the population is that of the oldest,
-    however good. An architecture lasts only if its children score well again.
+    The first ``population`` proposals are random, and count. Every later one
+    changes one decision of the best among ``sample`` individuals, which are
+    drawn with replacement; its own place in the population is that of the
+    oldest, however good. An architecture lasts only if its children score well
+    again.
 
     Parameters
     ----------
     space : SearchSpace
     population, sample : int
-        A larger sample follows the best more greedily, a larger population keeps old ones longer.
+        A larger sample follows the best more greedily, a larger population
+        keeps old ones longer.
     seed : int
 
     Attributes
@@ -50,7 +55,13 @@ class RegularizedEvolution:
     (96, (32, 3))
     """
 
-    def __init__(self, space: SearchSpace, population: int = 50, sample: int = 10, seed: int = 0) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        population: int = 50,
+        sample: int = 10,
+        seed: int = 0,
+    ) -> None:
         for name, value in (("population", population), ("sample", sample)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
@@ -61,10 +72,15 @@ class RegularizedEvolution:
         self.asked = self.oldest = 0
 
     def __repr__(self) -> str:
-        return f"RegularizedEvolution(population={self.size}, sample={self.sample})"
+        return (
+            f"RegularizedEvolution(population={self.size},"
+            f" sample={self.sample})"
+        )
 
     def ask(self) -> Architecture:
-        """Propose a random architecture at first, then a mutation of a tournament's winner."""
+        """Propose a random architecture at first, then a mutation of a
+        tournament's winner.
+        """
         self.asked += 1
         if self.asked <= self.size or not self.population:
             self.parent = None
@@ -80,7 +96,9 @@ class RegularizedEvolution:
         return self.space.mutate(self.parent, self.rng)
 
     def tell(self, arch: Architecture, score: float | None) -> None:
-        """Let the architecture into the population, in the place of the oldest; after a failure it wins no tournament."""
+        """Let the architecture into the population, in the place of the oldest;
+        after a failure it wins no tournament.
+        """
         individual = (-math.inf if score is None else score, arch)
         if len(self.population) < self.size:
             self.population.append(individual)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The embedded table: 625 small networks, every one of them trained. Taught in section 3.2 of the book."""
+"""The embedded table: 625 small networks, every one of them trained. Taught in
+section 3.2 of the book.
+"""
 
 import json
 from functools import cache
@@ -14,7 +16,8 @@ OPERATIONS = ("skip", "conv1", "conv3", "conv5", "sep5")
 
 
 def glyph_space() -> SearchSpace:
-    """Four blocks, each with one of five operations: `Conv4` with a choice in every block.
+    """Four blocks, each with one of five operations: `Conv4` with a choice in
+    every block.
 
     `metabook.nas.candidates.glyph_network` builds the network.
 
@@ -28,17 +31,21 @@ def glyph_space() -> SearchSpace:
 
 @cache
 def glyph_table() -> Table:
-    """Every network of `glyph_space` as an embedding for few-shot learning, trained from three seeds.
+    """Every network of `glyph_space` as an embedding for few-shot learning,
+    trained from three seeds.
 
-    ``table.valid`` is the accuracy in percent on validation tasks after 50 or 200 iterations, ``table.test`` that on
-    test tasks after 200; the three parts have no character in common. The tasks are 20-way 1-shot, on glyphs of 16 x
-    16 pixels. ``table.cost(arch, name)`` knows ``"parameters"``, ``"multiply_adds"`` (an image) and ``"seconds_50"``
-    and ``"seconds_200"`` (of one training on one thread of the machine that made the table).
+    ``table.valid`` is the accuracy in percent on validation tasks after 50 or
+    200 iterations, ``table.test`` that on test tasks after 200; the three parts
+    have no character in common. The tasks are 20-way 1-shot, on glyphs of 16 x
+    16 pixels. ``table.cost(arch, name)`` knows ``"parameters"``,
+    ``"multiply_adds"`` (an image) and ``"seconds_50"`` and ``"seconds_200"``
+    (of one training on one thread of the machine that made the table).
 
     Returns
     -------
     Table
-        Made by ``python benchmarks/glyph_table.py``, from trainings by `metabook.nas.candidates.TrainAndScore`.
+        Made by ``python benchmarks/glyph_table.py``, from trainings by
+        `metabook.nas.candidates.TrainAndScore`.
 
     Examples
     --------
@@ -53,7 +60,13 @@ def glyph_table() -> Table:
     columns = result["table"]
     return Table(
         glyph_space(),
-        valid={budget: columns[f"valid_{budget}"] for budget in result["budgets"]},
+        valid={
+            budget: columns[f"valid_{budget}"] for budget in result["budgets"]
+        },
         test=columns["test"],
-        costs={name: columns[name] for name in columns if not name.startswith(("valid", "test"))},
+        costs={
+            name: columns[name]
+            for name in columns
+            if not name.startswith(("valid", "test"))
+        },
     )

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Local search: move to the first neighbour that is better; on a summit, start again somewhere else.
+"""Local search: move to the first neighbour that is better; on a summit, start
+again somewhere else.
 
-White, Nolen & Savani, *Local Search is State of the Art for Neural Architecture Search Benchmarks*, 2020,
-https://arxiv.org/abs/2005.02960. Taught in section 3.2 of the book.
+White, Nolen & Savani, *Local Search is State of the Art for Neural Architecture
+Search Benchmarks*, 2020, https://arxiv.org/abs/2005.02960. Taught in section
+3.2 of the book.
 """
 
 import math
@@ -15,7 +17,8 @@ __all__ = ["LocalSearch"]
 
 
 class LocalSearch:
-    """Climb from a random architecture over better and better neighbours, and again from another one.
+    """Climb from a random architecture over better and better neighbours, and
+    again from another one.
 
     Nothing is proposed twice within the neighbourhoods; a start may be.
 
@@ -50,15 +53,24 @@ class LocalSearch:
         self.space = space
         self.rng = Random(seed)
         self.centre: tuple[float, Architecture | None] = (-math.inf, None)
-        self.untried: list[Architecture] = []  # neighbours of the centre, in random order
-        self.starts: list[Architecture] = []  # random ones that were asked and not yet told
-        self.seen: dict[Architecture, None] = {}  # a set that keeps its order, so that equal runs have equal states
+        self.untried: list[
+            Architecture
+        ] = []  # neighbours of the centre, in random order
+        self.starts: list[
+            Architecture
+        ] = []  # random ones that were asked and not yet told
+        self.seen: dict[
+            Architecture, None
+            # a set that keeps its order, so that equal runs have equal states
+        ] = {}
 
     def __repr__(self) -> str:
         return "LocalSearch()"
 
     def ask(self) -> Architecture:
-        """Propose a neighbour that was not tried yet, or a new start if there is none."""
+        """Propose a neighbour that was not tried yet, or a new start if there
+        is none.
+        """
         if self.untried:
             arch = self.untried.pop()
         else:
@@ -68,13 +80,21 @@ class LocalSearch:
         return arch
 
     def tell(self, arch: Architecture, score: float | None) -> None:
-        """Move to the architecture if it is better than where the climb stands, or if it begins a new climb."""
+        """Move to the architecture if it is better than where the climb stands,
+        or if it begins a new climb.
+        """
         start = arch in self.starts
         if start:
             self.starts.remove(arch)
-        if score is not None and (score > self.centre[0] or (start and not self.untried)):
+        if score is not None and (
+            score > self.centre[0] or (start and not self.untried)
+        ):
             self.centre = (score, arch)
-            self.untried = [a for a in self.space.neighbours(arch) if self.space.canonical(a) not in self.seen]
+            self.untried = [
+                a
+                for a in self.space.neighbours(arch)
+                if self.space.canonical(a) not in self.seen
+            ]
             self.rng.shuffle(self.untried)
 
     def state_dict(self) -> dict[str, Any]:
@@ -90,6 +110,9 @@ class LocalSearch:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly where `state_dict` was taken."""
         self.centre = state["centre"]
-        self.untried, self.starts = list(state["untried"]), list(state["starts"])
+        self.untried, self.starts = (
+            list(state["untried"]),
+            list(state["starts"]),
+        )
         self.seen = dict.fromkeys(state["seen"])
         self.rng.setstate(state["random"])

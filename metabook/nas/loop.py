@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The outer loop of architecture search: ask, evaluate, tell. Taught in section 3.2 of the book."""
+"""The outer loop of architecture search: ask, evaluate, tell. Taught in section
+3.2 of the book.
+"""
 
 import json
 import math
@@ -25,8 +27,9 @@ SAVE_EVERY = 1.0  # seconds between two checkpoints, at least
 class Strategy(Protocol):
     """What `search` asks; `RandomSearch` is the shortest example.
 
-    ``ask`` may be called several times before the first ``tell``; scores are told in the order asked, higher being
-    better and ``None`` standing for an evaluation that failed. The random state is the strategy's own.
+    ``ask`` may be called several times before the first ``tell``; scores are
+    told in the order asked, higher being better and ``None`` standing for an
+    evaluation that failed. The random state is the strategy's own.
 
     Attributes
     ----------
@@ -64,7 +67,9 @@ class Strategy(Protocol):
         """Learn from a score."""
 
     def state_dict(self) -> dict[str, Any]:
-        """All that later proposals depend on, in numbers, strings, tuples, lists, dicts and tensors."""
+        """All that later proposals depend on, in numbers, strings, tuples,
+        lists, dicts and tensors.
+        """
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly where `state_dict` was taken."""
@@ -73,8 +78,8 @@ class Strategy(Protocol):
 class Trial(NamedTuple):
     """One line of a history.
 
-    ``repeated`` says that the score was remembered from an earlier trial of the same network; ``error`` says what
-    went wrong where ``score`` is ``None``.
+    ``repeated`` says that the score was remembered from an earlier trial of the
+    same network; ``error`` says what went wrong where ``score`` is ``None``.
 
     Attributes
     ----------
@@ -108,7 +113,13 @@ class SearchResult:
 
     Examples
     --------
-    >>> result = SearchResult([Trial((8,), 0.5), Trial((16,), None, error="ValueError: no"), Trial((32,), 0.75)])
+    >>> result = SearchResult(
+    ...     [
+    ...         Trial((8,), 0.5),
+    ...         Trial((16,), None, error="ValueError: no"),
+    ...         Trial((32,), 0.75),
+    ...     ]
+    ... )
     >>> result.best, result.score
     ((32,), 0.75)
     """
@@ -118,16 +129,29 @@ class SearchResult:
 
     @property
     def _best(self) -> tuple[Architecture, float]:
-        found = [(trial.score, trial.architecture) for trial in self.history if trial.score is not None]
+        found = [
+            (trial.score, trial.architecture)
+            for trial in self.history
+            if trial.score is not None
+        ]
         if not found:
-            why = f"the first one says: {self.history[0].error}" if self.history else "none was made"
-            raise ValueError(f"no evaluation succeeded, so there is no best architecture; {why}")
+            why = (
+                f"the first one says: {self.history[0].error}"
+                if self.history
+                else "none was made"
+            )
+            raise ValueError(
+                "no evaluation succeeded, so there is no best architecture;"
+                f" {why}"
+            )
         score, arch = max(found, key=lambda pair: pair[0])
         return arch, score
 
     @property
     def best(self) -> Architecture:
-        """The architecture with the highest score, the first of them. Its score is the luckiest of many: measure it again."""
+        """The architecture with the highest score, the first of them. Its score
+        is the luckiest of many: measure it again.
+        """
         return self._best[0]
 
     @property
@@ -136,11 +160,17 @@ class SearchResult:
         return self._best[1]
 
     def __repr__(self) -> str:
-        done = f"SearchResult({len(self.history):,} trials, {sum(t.repeated for t in self.history):,} repeated"
+        done = (
+            f"SearchResult({len(self.history):,} trials,"
+            f" {sum(t.repeated for t in self.history):,} repeated"
+        )
         failed = sum(t.score is None for t in self.history)
         if failed == len(self.history):
             return f"{done}, {failed:,} failed)"
-        return f"{done}, {failed:,} failed; best {self.best}, score {self.score:.4f})"
+        return (
+            f"{done}, {failed:,} failed; best {self.best}, score"
+            f" {self.score:.4f})"
+        )
 
 
 def search(
@@ -153,33 +183,40 @@ def search(
     checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> SearchResult:
-    """Let a strategy propose architectures until the budget is spent; with a checkpoint folder, also resume.
+    """Let a strategy propose architectures until the budget is spent; with a
+    checkpoint folder, also resume.
 
-    All that the search learns comes from ``evaluate``: score architectures there on validation data, and measure the
-    best one afterwards on test data that no evaluation saw.
+    All that the search learns comes from ``evaluate``: score architectures
+    there on validation data, and measure the best one afterwards on test data
+    that no evaluation saw.
 
     Parameters
     ----------
-    strategy : RandomSearch, RegularizedEvolution, Reinforce, LocalSearch, or anything with their methods
+    strategy : RandomSearch, RegularizedEvolution, Reinforce, LocalSearch, or
+    anything with their methods
         Changed in place.
     evaluate : callable
-        ``evaluate(architecture)`` returns a number, higher being better. An exception or a number that is not finite
-        is recorded as a failure, and the search goes on.
+        ``evaluate(architecture)`` returns a number, higher being better. An
+        exception or a number that is not finite is recorded as a failure, and
+        the search goes on.
     budget : int
-        Scores to be told. An architecture that was evaluated before (`SearchSpace.canonical` decides) is answered from
-        memory, counts as one, and is marked in the history.
+        Scores to be told. An architecture that was evaluated before
+        (`SearchSpace.canonical` decides) is answered from memory, counts as
+        one, and is marked in the history.
     seconds : float, optional
         Propose nothing more after this time, resumed parts included.
     executor : concurrent.futures.Executor, optional
-        Where evaluations run, several at once if ``in_flight`` is larger than 1. A process pool needs an ``evaluate``
-        that can be pickled.
+        Where evaluations run, several at once if ``in_flight`` is larger than
+        1. A process pool needs an ``evaluate`` that can be pickled.
     in_flight : int
-        Proposals made before the first of them is told. Scores are told in the order asked, so the run depends on
-        this number and never on how many workers there are or how fast they are.
+        Proposals made before the first of them is told. Scores are told in the
+        order asked, so the run depends on this number and never on how many
+        workers there are or how fast they are.
     checkpoint : path, optional
-        Folder for ``last.pt`` and ``log.jsonl`` (one trial a line), written every second and at the end. After an
-        interruption the same line again goes on from there, and ends with the bits of an uninterrupted run. A finished
-        search goes on with a larger budget.
+        Folder for ``last.pt`` and ``log.jsonl`` (one trial a line), written
+        every second and at the end. After an interruption the same line again
+        goes on from there, and ends with the bits of an uninterrupted run. A
+        finished search goes on with a larger budget.
     progress : bool
         Show a bar, where the output is a terminal.
 
@@ -201,22 +238,40 @@ def search(
     --------
     >>> from metabook import nas
     >>> space = nas.SearchSpace({"width": [8, 16, 32], "depth": [1, 2, 3]})
-    >>> strategy = nas.RegularizedEvolution(space, population=4, sample=2, seed=0)
+    >>> strategy = nas.RegularizedEvolution(
+    ...     space, population=4, sample=2, seed=0
+    ... )
     >>> nas.search(strategy, lambda arch: arch[0] * arch[1], budget=30).best
     (32, 3)
     """
     if not callable(evaluate):
-        raise TypeError(f"evaluate is {evaluate!r}; it must be a function of an architecture, as table.valid is")
+        raise TypeError(
+            f"evaluate is {evaluate!r}; it must be a function of an"
+            " architecture, as table.valid is"
+        )
     for name, value in (("budget", budget), ("in_flight", in_flight)):
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")
-    run = _Run(strategy, evaluate, executor, None if checkpoint is None else Path(checkpoint))
+    run = _Run(
+        strategy,
+        evaluate,
+        executor,
+        None if checkpoint is None else Path(checkpoint),
+    )
     run.resume(in_flight)
     result, pending = run.result, run.pending
     if len(result.history) > budget:
-        raise ValueError(f"{checkpoint} holds {len(result.history)} trials already, more than {budget}")
+        raise ValueError(
+            f"{checkpoint} holds {len(result.history)} trials already, more"
+            f" than {budget}"
+        )
     clock = time.perf_counter() - result.seconds
-    bar = tqdm(total=budget, initial=len(result.history), desc="search", disable=None if progress else True)
+    bar = tqdm(
+        total=budget,
+        initial=len(result.history),
+        desc="search",
+        disable=None if progress else True,
+    )
     try:
         while len(result.history) < budget:
             while len(pending) < min(in_flight, budget - len(result.history)):
@@ -239,8 +294,12 @@ def search(
     return result
 
 
-def _attempt(evaluate: Callable[[Architecture], float], arch: Architecture) -> tuple[float | None, str | None]:
-    """The score, or what went wrong. Runs where the executor runs it; what fails outside of it is not the network's fault."""
+def _attempt(
+    evaluate: Callable[[Architecture], float], arch: Architecture
+) -> tuple[float | None, str | None]:
+    """The score, or what went wrong. Runs where the executor runs it; what
+    fails outside of it is not the network's fault.
+    """
     try:
         score = float(evaluate(arch))
     except Exception as error:
@@ -260,11 +319,18 @@ class _Run:
         executor: Executor | None,
         folder: Path | None,
     ) -> None:
-        self.strategy, self.evaluate, self.executor, self.folder = strategy, evaluate, executor, folder
+        self.strategy, self.evaluate, self.executor, self.folder = (
+            strategy,
+            evaluate,
+            executor,
+            folder,
+        )
         self.result = SearchResult()
         self.pending: deque[Architecture] = deque()  # asked and not yet told
         self.memory: dict[Architecture, tuple[float | None, str | None]] = {}
-        self.futures: dict[Architecture, Future[tuple[float | None, str | None]]] = {}
+        self.futures: dict[
+            Architecture, Future[tuple[float | None, str | None]]
+        ] = {}
         self.config: dict[str, Any] = {}
         self.saved = -math.inf
 
@@ -272,8 +338,14 @@ class _Run:
         """Note a proposal, and hand it to the executor if its network is new."""
         self.pending.append(arch)
         key = self.strategy.space.canonical(arch)
-        if self.executor is not None and key not in self.memory and key not in self.futures:
-            self.futures[key] = self.executor.submit(_attempt, self.evaluate, arch)
+        if (
+            self.executor is not None
+            and key not in self.memory
+            and key not in self.futures
+        ):
+            self.futures[key] = self.executor.submit(
+                _attempt, self.evaluate, arch
+            )
 
     def outcome(self, arch: Architecture) -> Trial:
         """Remember, wait for, or make the evaluation."""
@@ -282,11 +354,16 @@ class _Run:
         if known is not None:
             return Trial(arch, known[0], True, known[1])
         future = self.futures.get(key)
-        score, error = _attempt(self.evaluate, arch) if future is None else future.result()
+        score, error = (
+            _attempt(self.evaluate, arch) if future is None else future.result()
+        )
         self.futures.pop(key, None)
-        if error is not None and all(e is None for _, e in self.memory.values()):
+        if error is not None and all(
+            e is None for _, e in self.memory.values()
+        ):
             warnings.warn(
-                f"the evaluation of {arch} failed ({error}); this is recorded, and the search goes on",
+                f"the evaluation of {arch} failed ({error}); this is recorded,"
+                " and the search goes on",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -299,11 +376,15 @@ class _Run:
             future.cancel()
 
     def resume(self, in_flight: int) -> None:
-        """Go on where the folder's last checkpoint stands, if its settings are these."""
+        """Go on where the folder's last checkpoint stands, if its settings are
+        these.
+        """
         if self.folder is None:
             return
         strategy = self.strategy
-        named = type(strategy).__repr__ is not object.__repr__  # the other kind names an address in memory
+        named = (
+            type(strategy).__repr__ is not object.__repr__
+        )  # the other kind names an address in memory
         self.config = {
             "strategy": repr(strategy) if named else type(strategy).__name__,
             "decisions": strategy.space.decisions,
@@ -313,23 +394,33 @@ class _Run:
         if not last.exists():
             return
         state = load_state(last)
-        changed = [k for k, v in self.config.items() if state["config"].get(k) != v]
+        changed = [
+            k for k, v in self.config.items() if state["config"].get(k) != v
+        ]
         if changed:
             raise ValueError(
-                f"{self.folder} holds a search with other settings: {', '.join(changed)} differ. Choose another "
-                "folder, or remove this one"
+                f"{self.folder} holds a search with other settings:"
+                f" {', '.join(changed)} differ. Choose another folder, or"
+                " remove this one"
             )
         strategy.load_state_dict(state["strategy"])
         self.result.history = [Trial(*fields) for fields in state["history"]]
         self.result.seconds = state["seconds"]
         for trial in self.result.history:
-            self.memory.setdefault(strategy.space.canonical(trial.architecture), (trial.score, trial.error))
+            self.memory.setdefault(
+                strategy.space.canonical(trial.architecture),
+                (trial.score, trial.error),
+            )
         for arch in state["pending"]:
             self.propose(arch)
 
     def save(self, now: bool = False) -> None:
-        """Write the checkpoint, then the log up to it; both are small, but not so small as to write every trial of a table."""
-        if self.folder is None or not (now or time.monotonic() - self.saved >= SAVE_EVERY):
+        """Write the checkpoint, then the log up to it; both are small, but not
+        so small as to write every trial of a table.
+        """
+        if self.folder is None or not (
+            now or time.monotonic() - self.saved >= SAVE_EVERY
+        ):
             return
         history = self.result.history
         save_state(

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""Zero-cost proxies: guesses at a network's accuracy that need one batch and no training.
+"""Zero-cost proxies: guesses at a network's accuracy that need one batch and no
+training.
 
     parameter_count     the number of weights
     multiply_adds       of the convolutions and linear layers, for one batch
     gradient_norm       |gradient of the loss| at initialisation
     naswot              log |det K|, where K_ij counts the rectifiers that agree on examples i and j
 
-All leave the network as it was: gradients, buffers and modes. Taught in section 3.2 of the book.
+All leave the network as it was: gradients, buffers and modes. Taught in section
+3.2 of the book.
 
-Abdelfattah, Mehrotra, Dudziak & Lane, *Zero-Cost Proxies for Lightweight NAS*, 2021,
-https://arxiv.org/abs/2101.08134; Mellor, Turner, Storkey & Crowley, *Neural Architecture Search without Training*,
-2021, https://arxiv.org/abs/2006.04647.
+Abdelfattah, Mehrotra, Dudziak & Lane, *Zero-Cost Proxies for Lightweight NAS*,
+2021, https://arxiv.org/abs/2101.08134; Mellor, Turner, Storkey & Crowley,
+*Neural Architecture Search without Training*, 2021,
+https://arxiv.org/abs/2006.04647.
 """
 
 import copy
@@ -29,7 +32,8 @@ def parameter_count(model: nn.Module) -> int:
 
     References
     ----------
-    Abdelfattah, Mehrotra, Dudziak & Lane, 2021, https://arxiv.org/abs/2101.08134
+    Abdelfattah, Mehrotra, Dudziak & Lane, 2021,
+    https://arxiv.org/abs/2101.08134
 
     Examples
     --------
@@ -41,11 +45,14 @@ def parameter_count(model: nn.Module) -> int:
 
 @torch.no_grad()
 def multiply_adds(model: nn.Module, x: Tensor) -> int:
-    """Multiplications (each with its addition) of all convolutions and linear layers, for the batch ``x``.
+    """Multiplications (each with its addition) of all convolutions and linear
+    layers, for the batch ``x``.
 
     Examples
     --------
-    >>> multiply_adds(nn.Conv2d(1, 4, 3, padding=1), torch.zeros(1, 1, 8, 8))  # 8 x 8 places, 9 weights, 4 channels
+    >>> multiply_adds(
+    ...     nn.Conv2d(1, 4, 3, padding=1), torch.zeros(1, 1, 8, 8)
+    ... )  # 8 x 8 places, 9 weights, 4 channels
     2304
     """
     with FlopCounterMode(display=False) as counter:
@@ -54,9 +61,13 @@ def multiply_adds(model: nn.Module, x: Tensor) -> int:
 
 
 def gradient_norm(
-    model: nn.Module, x: Tensor, y: Tensor, loss_fn: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    loss_fn: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> float:
-    """The Euclidean norm of the gradient of the loss on one batch, over all weights.
+    """The Euclidean norm of the gradient of the loss on one batch, over all
+    weights.
 
     Parameters
     ----------
@@ -68,28 +79,35 @@ def gradient_norm(
 
     References
     ----------
-    Abdelfattah, Mehrotra, Dudziak & Lane, 2021, https://arxiv.org/abs/2101.08134
+    Abdelfattah, Mehrotra, Dudziak & Lane, 2021,
+    https://arxiv.org/abs/2101.08134
 
     Examples
     --------
     >>> model = nn.Linear(1, 1, bias=False)
     >>> nn.init.constant_(model.weight, 2.0).requires_grad
     True
-    >>> gradient_norm(model, torch.ones(1, 1), torch.zeros(1, 1), F.mse_loss)  # the derivative of w^2 at w = 2
+    >>> gradient_norm(
+    ...     model, torch.ones(1, 1), torch.zeros(1, 1), F.mse_loss
+    ... )  # the derivative of w^2 at w = 2
     4.0
     """
     model = copy.deepcopy(model).train()
     weights = [p for p in model.parameters() if p.requires_grad]
-    grads = torch.autograd.grad(loss_fn(model(x), y), weights, allow_unused=True)
+    grads = torch.autograd.grad(
+        loss_fn(model(x), y), weights, allow_unused=True
+    )
     return float(torch.stack([g.norm() for g in grads if g is not None]).norm())
 
 
 @torch.no_grad()
 def naswot(model: nn.Module, x: Tensor) -> float:
-    """How differently a batch's examples switch the rectifiers on and off: ``log |det K|``.
+    """How differently a batch's examples switch the rectifiers on and off:
+    ``log |det K|``.
 
-    ``K_ij`` is the number of rectifiers minus the number in which examples i and j differ; two examples that switch
-    all of them alike make it singular, and the score minus infinity.
+    ``K_ij`` is the number of rectifiers minus the number in which examples i
+    and j differ; two examples that switch all of them alike make it singular,
+    and the score minus infinity.
 
     Parameters
     ----------
@@ -116,10 +134,17 @@ def naswot(model: nn.Module, x: Tensor) -> float:
     codes: list[Tensor] = []
     for module in model.modules():
         if isinstance(module, nn.ReLU):
-            module.register_forward_hook(lambda _module, _inputs, output: codes.append(output.flatten(1) > 0))
+            module.register_forward_hook(
+                lambda _module, _inputs, output: codes.append(
+                    output.flatten(1) > 0
+                )
+            )
     model(x)
     if not codes:
-        raise ValueError("the network has no nn.ReLU module, whose switches are what this score counts")
+        raise ValueError(
+            "the network has no nn.ReLU module, whose switches are what this"
+            " score counts"
+        )
     on = torch.cat(codes, dim=1).double()  # (B, rectifiers)
     kernel = on @ on.T + (1 - on) @ (1 - on).T
     return float(torch.linalg.slogdet(kernel).logabsdet)

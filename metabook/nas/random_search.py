@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Random search: the baseline, and the smallest strategy. Read this file to write your own.
+"""Random search: the baseline, and the smallest strategy. Read this file to
+write your own.
 
-A strategy proposes architectures and is told their scores. It has five names: `space`, `ask`, `tell`, `state_dict`
-and `load_state_dict`; `metabook.testing.check_strategy` tests whether they do what `search` needs.
+A strategy proposes architectures and is told their scores. It has five names:
+`space`, `ask`, `tell`, `state_dict` and `load_state_dict`;
+`metabook.testing.check_strategy` tests whether they do what `search` needs.
 
-Li & Talwalkar, *Random Search and Reproducibility for Neural Architecture Search*, 2019,
-https://arxiv.org/abs/1902.07638. Taught in section 3.2 of the book.
+Li & Talwalkar, *Random Search and Reproducibility for Neural Architecture
+Search*, 2019, https://arxiv.org/abs/1902.07638. Taught in section 3.2 of the
+book.
 """
 
 from random import Random
@@ -17,7 +20,8 @@ __all__ = ["RandomSearch"]
 
 
 class RandomSearch:
-    """Propose architectures at random, each independent of what came before, so that small spaces see repeats.
+    """Propose architectures at random, each independent of what came before, so
+    that small spaces see repeats.
 
     Parameters
     ----------
@@ -44,14 +48,20 @@ class RandomSearch:
         return "RandomSearch()"
 
     def ask(self) -> Architecture:
-        """Propose an architecture. May be called again before the last one's score is known."""
+        """Propose an architecture. May be called again before the last one's
+        score is known.
+        """
         return self.space.random(self.rng)
 
     def tell(self, arch: Architecture, score: float | None) -> None:
-        """Take note of a score, higher being better; ``None`` if the evaluation failed. Told in the order asked."""
+        """Take note of a score, higher being better; ``None`` if the evaluation
+        failed. Told in the order asked.
+        """
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a later proposal depends on, in numbers, strings, tuples, lists, dicts and tensors."""
+        """All that a later proposal depends on, in numbers, strings, tuples,
+        lists, dicts and tensors.
+        """
         return {"random": self.rng.getstate()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

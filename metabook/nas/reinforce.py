@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""REINFORCE: a distribution over architectures that follows the gradient of the expected score.
+"""REINFORCE: a distribution over architectures that follows the gradient of the
+expected score.
 
     grad E[R(a)] = E[(R(a) - b) grad log p(a)]        for any b that does not depend on a
 
     p(a) = product over d of p(a_d | a_1 ... a_{d-1})
 
-b is a moving average of the scores *before* this one. The distribution is a *controller*: a recurrent network, as in
-Zoph & Le, or one softmax for each decision, which cannot make one choice depend on another.
+b is a moving average of the scores *before* this one. The distribution is a
+*controller*: a recurrent network, as in Zoph & Le, or one softmax for each
+decision, which cannot make one choice depend on another.
 
-Williams, 1992, https://doi.org/10.1007/BF00992696; Zoph & Le, *Neural Architecture Search with Reinforcement
-Learning*, 2017, https://arxiv.org/abs/1611.01578. Taught in section 3.2 of the book.
+Williams, 1992, https://doi.org/10.1007/BF00992696; Zoph & Le, *Neural
+Architecture Search with Reinforcement Learning*, 2017,
+https://arxiv.org/abs/1611.01578. Taught in section 3.2 of the book.
 """
 
 import copy
@@ -26,26 +29,37 @@ from metabook.nas.space import Architecture, Choice, SearchSpace
 __all__ = ["IndependentController", "LSTMController", "Reinforce"]
 
 
-_State: TypeAlias = tuple[Tensor, Tensor] | None  # what a recurrent controller remembers of the choices before
+_State: TypeAlias = (
+    tuple[Tensor, Tensor] | None
+)  # what a recurrent controller remembers of the choices before
 
 
 class _Controller(nn.Module, ABC):
-    """A distribution over the architectures of a space; those that the constraint forbids have probability 0.
+    """A distribution over the architectures of a space; those that the
+    constraint forbids have probability 0.
 
-    In float64: machines round differently, and this keeps the difference from changing a draw.
+    In float64: machines round differently, and this keeps the difference from
+    changing a draw.
     """
 
     def __init__(self, space: SearchSpace) -> None:
         super().__init__()
         self.space = space
-        self.index = [{choice: i for i, choice in enumerate(row)} for row in space.choices]
+        self.index = [
+            {choice: i for i, choice in enumerate(row)} for row in space.choices
+        ]
         self.most = max(map(len, space.choices))
         sizes = torch.tensor([len(row) for row in space.choices])
-        self.padding = torch.arange(self.most) >= sizes[:, None]  # (decisions, most choices): True where there is none
+        self.padding = (
+            torch.arange(self.most) >= sizes[:, None]
+        )  # (decisions, most choices): True where there is none
 
     @abstractmethod
-    def forward(self, prefix: Architecture, start: int = 0, state: _State = None) -> tuple[Tensor, _State]:
-        """Scores of the choices of decisions ``start`` to ``len(prefix)``, each given the choices before it.
+    def forward(
+        self, prefix: Architecture, start: int = 0, state: _State = None
+    ) -> tuple[Tensor, _State]:
+        """Scores of the choices of decisions ``start`` to ``len(prefix)``, each
+        given the choices before it.
 
         Parameters
         ----------
@@ -59,8 +73,12 @@ class _Controller(nn.Module, ABC):
         state
         """
 
-    def log_p(self, prefix: Architecture, start: int = 0, state: _State = None) -> tuple[Tensor, _State]:
-        """Like `forward`, but ``log p(choice | the choices before)``: minus infinity for what must not be chosen."""
+    def log_p(
+        self, prefix: Architecture, start: int = 0, state: _State = None
+    ) -> tuple[Tensor, _State]:
+        """Like `forward`, but ``log p(choice | the choices before)``: minus
+        infinity for what must not be chosen.
+        """
         logits, state = self(prefix, start, state)
         forbidden = self.padding[start : len(prefix) + 1]
         if self.space.constraint is not None:
@@ -69,7 +87,10 @@ class _Controller(nn.Module, ABC):
                 allowed = self.space.allowed(prefix[:d])
                 for choice, i in self.index[d].items():
                     forbidden[row, i] = choice not in allowed
-        return logits.masked_fill(forbidden, -torch.inf).log_softmax(dim=-1), state
+        return (
+            logits.masked_fill(forbidden, -torch.inf).log_softmax(dim=-1),
+            state,
+        )
 
     @torch.no_grad()
     def draw(self, rng: Random) -> Architecture:
@@ -82,20 +103,34 @@ class _Controller(nn.Module, ABC):
         return arch
 
     def columns(self, arch: Architecture) -> Tensor:
-        """The number of each choice among those of its decision, (decisions, 1)."""
-        return torch.tensor([index[choice] for index, choice in zip(self.index, arch, strict=True)])[:, None]
+        """The number of each choice among those of its decision, (decisions,
+        1).
+        """
+        return torch.tensor(
+            [
+                index[choice]
+                for index, choice in zip(self.index, arch, strict=True)
+            ]
+        )[:, None]
 
-    def backward(self, arch: Architecture, advantage: float, entropy: float) -> None:
-        """Set ``.grad`` to ``advantage * grad log p(arch) + entropy * grad sum_d H(a_d | a_1 ... a_{d-1})``."""
+    def backward(
+        self, arch: Architecture, advantage: float, entropy: float
+    ) -> None:
+        """Set ``.grad`` to ``advantage * grad log p(arch) + entropy * grad
+        sum_d H(a_d | a_1 ... a_{d-1})``.
+        """
         self.zero_grad()
         log_p, _ = self.log_p(arch[:-1])
-        p_log_p = log_p.exp() * log_p.masked_fill(log_p.isinf(), 0.0)  # 0 log 0 = 0
+        p_log_p = log_p.exp() * log_p.masked_fill(
+            log_p.isinf(), 0.0
+        )  # 0 log 0 = 0
         chosen = log_p.gather(1, self.columns(arch)).sum()
         (advantage * chosen - entropy * p_log_p.sum()).backward()  # type: ignore[no-untyped-call]
 
 
 class LSTMController(_Controller):
-    """Reads its own choices one after another; each is drawn given all before it. After Zoph & Le.
+    """Reads its own choices one after another; each is drawn given all before
+    it. After Zoph & Le.
 
     Parameters
     ----------
@@ -103,49 +138,83 @@ class LSTMController(_Controller):
     hidden : int
         Width of the two layers.
     seed : int
-        Of the initial weights, uniform in ±0.08. The last layer begins at zero, so that all choices begin equally likely.
+        Of the initial weights, uniform in ±0.08. The last layer begins at zero,
+        so that all choices begin equally likely.
     """
 
-    def __init__(self, space: SearchSpace, hidden: int = 35, seed: int = 0) -> None:
+    def __init__(
+        self, space: SearchSpace, hidden: int = 35, seed: int = 0
+    ) -> None:
         super().__init__(space)
         decisions = len(space.choices)
-        with torch.random.fork_rng(devices=[]):  # torch's modules would draw from the caller's random state
-            self.lstm = nn.LSTM(hidden, hidden, num_layers=2, dtype=torch.float64)
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # torch's modules would draw from the caller's random state
+            self.lstm = nn.LSTM(
+                hidden, hidden, num_layers=2, dtype=torch.float64
+            )
         # row 0 starts the sequence; the others stand for choice c of decision d
-        self.embedding = nn.Parameter(torch.empty(1 + decisions * self.most, hidden, dtype=torch.float64))
+        self.embedding = nn.Parameter(
+            torch.empty(1 + decisions * self.most, hidden, dtype=torch.float64)
+        )
         generator = torch.Generator().manual_seed(seed)
         for p in self.parameters():
             nn.init.uniform_(p, -0.08, 0.08, generator)
-        self.head = nn.Parameter(torch.zeros(decisions, self.most, hidden, dtype=torch.float64))
-        self.bias = nn.Parameter(torch.zeros(decisions, self.most, dtype=torch.float64))
+        self.head = nn.Parameter(
+            torch.zeros(decisions, self.most, hidden, dtype=torch.float64)
+        )
+        self.bias = nn.Parameter(
+            torch.zeros(decisions, self.most, dtype=torch.float64)
+        )
 
-    def forward(self, prefix: Architecture, start: int = 0, state: _State = None) -> tuple[Tensor, _State]:
+    def forward(
+        self, prefix: Architecture, start: int = 0, state: _State = None
+    ) -> tuple[Tensor, _State]:
         """Decision d reads choice d - 1."""
-        rows = [0] + [1 + d * self.most + self.index[d][choice] for d, choice in enumerate(prefix)]
-        outputs, state = self.lstm(self.embedding[rows[start:]], state)  # (d - start + 1, hidden)
+        rows = [0] + [
+            1 + d * self.most + self.index[d][choice]
+            for d, choice in enumerate(prefix)
+        ]
+        outputs, state = self.lstm(
+            self.embedding[rows[start:]], state
+        )  # (d - start + 1, hidden)
         here = slice(start, len(rows))
-        return (self.head[here] @ outputs[:, :, None])[:, :, 0] + self.bias[here], state
+        return (self.head[here] @ outputs[:, :, None])[:, :, 0] + self.bias[
+            here
+        ], state
 
 
 class IndependentController(_Controller):
-    """One softmax for each decision, all independent; its gradient is written out, over plain numbers.
+    """One softmax for each decision, all independent; its gradient is written
+    out, over plain numbers.
 
-    On twenty numbers torch spends its time on calling operations: this is five times as fast, and a test compares it
-    with autograd.
+    On twenty numbers torch spends its time on calling operations: this is five
+    times as fast, and a test compares it with autograd.
     """
 
     def __init__(self, space: SearchSpace) -> None:
         super().__init__(space)
-        self.table = nn.Parameter(torch.zeros(len(space.choices), self.most, dtype=torch.float64))
+        self.table = nn.Parameter(
+            torch.zeros(len(space.choices), self.most, dtype=torch.float64)
+        )
 
-    def forward(self, prefix: Architecture, start: int = 0, state: _State = None) -> tuple[Tensor, _State]:
+    def forward(
+        self, prefix: Architecture, start: int = 0, state: _State = None
+    ) -> tuple[Tensor, _State]:
         """The same whatever was chosen before."""
         return self.table[start : len(prefix) + 1], None
 
-    def softmax(self, scores: list[float], prefix: Architecture) -> dict[Choice, float]:
-        """Probability of each allowed choice of the next decision, from the scores of all its choices."""
+    def softmax(
+        self, scores: list[float], prefix: Architecture
+    ) -> dict[Choice, float]:
+        """Probability of each allowed choice of the next decision, from the
+        scores of all its choices.
+        """
         index = self.index[len(prefix)]
-        allowed = {choice: scores[index[choice]] for choice in self.space.allowed(prefix)}
+        allowed = {
+            choice: scores[index[choice]]
+            for choice in self.space.allowed(prefix)
+        }
         top = max(allowed.values())
         p = {choice: math.exp(z - top) for choice, z in allowed.items()}
         total = sum(p.values())
@@ -159,36 +228,46 @@ class IndependentController(_Controller):
             arch += tuple(rng.choices(list(p), list(p.values())))
         return arch
 
-    def backward(self, arch: Architecture, advantage: float, entropy: float) -> None:
+    def backward(
+        self, arch: Architecture, advantage: float, entropy: float
+    ) -> None:
         """The same gradient as the general one, without a graph.
 
-        With p = softmax(z):  d log p_a / dz_c = [c = a] - p_c  and  dH / dz_c = -p_c (log p_c + H).
+        With p = softmax(z):  d log p_a / dz_c = [c = a] - p_c  and  dH / dz_c =
+        -p_c (log p_c + H).
         """
         table = self.table.tolist()
         for d, (chosen, row) in enumerate(zip(arch, table, strict=True)):
             p = self.softmax(row, arch[:d])
-            log_p = {choice: math.log(x) if x else 0.0 for choice, x in p.items()}  # 0 log 0 = 0
+            log_p = {
+                choice: math.log(x) if x else 0.0 for choice, x in p.items()
+            }  # 0 log 0 = 0
             h = -sum(x * log_p[choice] for choice, x in p.items())
             row[:] = [0.0] * len(row)
             for choice, x in p.items():
-                row[self.index[d][choice]] = advantage * ((choice == chosen) - x) - entropy * x * (log_p[choice] + h)
+                row[self.index[d][choice]] = advantage * (
+                    (choice == chosen) - x
+                ) - entropy * x * (log_p[choice] + h)
         self.table.grad = torch.tensor(table, dtype=torch.float64)
 
 
 class Reinforce:
-    """Sample from a controller, and make what scored above the moving average more likely.
+    """Sample from a controller, and make what scored above the moving average
+    more likely.
 
     Parameters
     ----------
     space : SearchSpace
-        An architecture that its constraint forbids has probability 0: each choice is drawn among those that can
-        still be completed.
+        An architecture that its constraint forbids has probability 0: each
+        choice is drawn among those that can still be completed.
     controller : {"lstm", "independent"}
     lr : float, optional
-        Step size of Adam; 0.005 for the LSTM and 0.1 for independent softmaxes unless given.
+        Step size of Adam; 0.005 for the LSTM and 0.1 for independent softmaxes
+        unless given.
     entropy : float
-        Weight of the entropy of each choice given those before it, in units of the score. The gradient leaves out
-        how earlier choices change the entropy of later ones.
+        Weight of the entropy of each choice given those before it, in units of
+        the score. The gradient leaves out how earlier choices change the
+        entropy of later ones.
     decay : float
         Of the moving average of the scores; the first score only sets it.
     hidden : int
@@ -206,8 +285,9 @@ class Reinforce:
 
     Notes
     -----
-    The gradient is that of the controller as it is when the score is told. With ``in_flight`` > 1 the architecture
-    was drawn a few updates earlier, and the estimate is slightly biased.
+    The gradient is that of the controller as it is when the score is told. With
+    ``in_flight`` > 1 the architecture was drawn a few updates earlier, and the
+    estimate is slightly biased.
 
     Examples
     --------
@@ -231,27 +311,52 @@ class Reinforce:
         seed: int = 0,
     ) -> None:
         if controller not in ("lstm", "independent"):
-            raise ValueError(f"controller is {controller!r}; choose 'lstm' or 'independent'")
+            raise ValueError(
+                f"controller is {controller!r}; choose 'lstm' or 'independent'"
+            )
         if not 0 <= decay < 1:
-            raise ValueError(f"decay is {decay}; it must be at least 0 and below 1")
+            raise ValueError(
+                f"decay is {decay}; it must be at least 0 and below 1"
+            )
         self.space, self.entropy, self.decay = space, entropy, decay
         self.rng = Random(seed)
         lstm = controller == "lstm"
         self.lr = (0.005 if lstm else 0.1) if lr is None else lr
-        self.controller = LSTMController(space, hidden, seed) if lstm else IndependentController(space)
-        self.optimizer = torch.optim.Adam(self.controller.parameters(), lr=self.lr, maximize=True, fused=True)
+        self.controller = (
+            LSTMController(space, hidden, seed)
+            if lstm
+            else IndependentController(space)
+        )
+        self.optimizer = torch.optim.Adam(
+            self.controller.parameters(), lr=self.lr, maximize=True, fused=True
+        )
         self.baseline: float | None = None
         self.worst: float | None = None
 
     def __repr__(self) -> str:
-        kind = "lstm" if isinstance(self.controller, LSTMController) else "independent"
-        return f"Reinforce({kind!r}, lr={self.lr}, entropy={self.entropy}, decay={self.decay})"
+        kind = (
+            "lstm"
+            if isinstance(self.controller, LSTMController)
+            else "independent"
+        )
+        return (
+            f"Reinforce({kind!r}, lr={self.lr}, entropy={self.entropy},"
+            f" decay={self.decay})"
+        )
 
     @torch.no_grad()
     def probabilities(self, prefix: Architecture = ()) -> dict[Choice, float]:
-        """How likely each choice of the next decision is, after the given first choices."""
+        """How likely each choice of the next decision is, after the given first
+        choices.
+        """
         log_p, _ = self.controller.log_p(prefix)
-        return dict(zip(self.space.choices[len(prefix)], log_p[-1].exp().tolist(), strict=False))
+        return dict(
+            zip(
+                self.space.choices[len(prefix)],
+                log_p[-1].exp().tolist(),
+                strict=False,
+            )
+        )
 
     @torch.no_grad()
     def log_prob(self, arch: Architecture) -> float:
@@ -264,17 +369,24 @@ class Reinforce:
         return self.controller.draw(self.rng)
 
     def tell(self, arch: Architecture, score: float | None) -> None:
-        """Take one step along the gradient; a failure counts as the worst score so far."""
+        """Take one step along the gradient; a failure counts as the worst score
+        so far.
+        """
         if score is None:
             if self.worst is None:
                 return
             score = self.worst
-        score = float(score)  # of a tensor too: no gradient may pass through the score or the baseline
+        score = float(
+            score
+            # of a tensor too: no gradient may pass through the score or the
+            # baseline
+        )
         self.worst = score if self.worst is None else min(score, self.worst)
         if self.baseline is None:
             self.baseline = score
             return
-        # the baseline of the scores before: one that held this score would shrink the step
+        # the baseline of the scores before: one that held this score would
+        # shrink the step
         self.controller.backward(arch, score - self.baseline, self.entropy)
         self.optimizer.step()
         self.baseline = self.decay * self.baseline + (1 - self.decay) * score
@@ -282,7 +394,10 @@ class Reinforce:
     def state_dict(self) -> dict[str, Any]:
         """Controller, optimiser, baseline and random state."""
         return {
-            "controller": {name: p.clone() for name, p in self.controller.state_dict().items()},
+            "controller": {
+                name: p.clone()
+                for name, p in self.controller.state_dict().items()
+            },
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "baseline": self.baseline,
             "worst": self.worst,

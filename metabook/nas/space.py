@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""What is searched: a few named decisions, each among named choices. Taught in section 3.2 of the book.
+"""What is searched: a few named decisions, each among named choices. Taught in
+section 3.2 of the book.
 
-An architecture is a plain tuple with one choice for each decision, in the order of the decisions. What network it
-stands for is the business of whoever evaluates it.
+An architecture is a plain tuple with one choice for each decision, in the order
+of the decisions. What network it stands for is the business of whoever
+evaluates it.
 """
 
 import math
@@ -14,10 +16,12 @@ from typing import TypeAlias
 __all__ = ["Architecture", "Choice", "SearchSpace"]
 
 Choice: TypeAlias = str | int | float | bool | None
-#: One choice for each decision of a `SearchSpace`, in the order of the decisions.
+# : One choice for each decision of a `SearchSpace`, in the order of the
+# decisions.
 Architecture: TypeAlias = tuple[Choice, ...]
 
-TRIES = 100_000  # architectures that are shown to a constraint before it is called impossible
+# architectures that are shown to a constraint before it is called impossible
+TRIES = 100_000
 
 
 class SearchSpace:
@@ -26,11 +30,13 @@ class SearchSpace:
     Parameters
     ----------
     decisions : mapping of str to a sequence of choices
-        A choice is a string, a number, a truth value or ``None``, so that it can stand in a table or a file.
+        A choice is a string, a number, a truth value or ``None``, so that it
+        can stand in a table or a file.
     constraint : callable, optional
         ``constraint(architecture)`` says whether the architecture may be built.
     canonical : callable, optional
-        ``canonical(architecture)`` returns one and the same architecture for all that build the same network.
+        ``canonical(architecture)`` returns one and the same architecture for
+        all that build the same network.
 
     Attributes
     ----------
@@ -41,13 +47,20 @@ class SearchSpace:
     Raises
     ------
     ValueError
-        If there is no decision, or one without choices or with the same choice twice.
+        If there is no decision, or one without choices or with the same choice
+        twice.
     TypeError
         If a choice is something else.
 
     Examples
     --------
-    >>> space = SearchSpace({"block1": ["conv3", "conv5", "skip"], "block2": ["conv3", "skip"], "width": [16, 32]})
+    >>> space = SearchSpace(
+    ...     {
+    ...         "block1": ["conv3", "conv5", "skip"],
+    ...         "block2": ["conv3", "skip"],
+    ...         "width": [16, 32],
+    ...     }
+    ... )
     >>> len(space)
     12
     >>> rng = Random(0)
@@ -69,36 +82,60 @@ class SearchSpace:
         canonical: Callable[[Architecture], Architecture] | None = None,
     ) -> None:
         if not isinstance(decisions, Mapping) or not decisions:
-            raise ValueError(f"decisions is {decisions!r}; give a mapping of at least one name to its choices")
+            raise ValueError(
+                f"decisions is {decisions!r}; give a mapping of at least one"
+                " name to its choices"
+            )
         for name, choices in decisions.items():
             _check(name, choices)
-        self.decisions = {name: tuple(choices) for name, choices in decisions.items()}
+        self.decisions = {
+            name: tuple(choices) for name, choices in decisions.items()
+        }
         self.choices = tuple(self.decisions.values())
         self.constraint = constraint
         self._canonical = canonical
         self._size: int | None = None
         self._completable: dict[Architecture, bool] = {}
         # the other choices of each decision, looked up by the one that is taken
-        self._others = [{taken: tuple(c for c in row if c != taken) for taken in row} for row in self.choices]
+        self._others = [
+            {taken: tuple(c for c in row if c != taken) for taken in row}
+            for row in self.choices
+        ]
         self._free = [i for i, row in enumerate(self.choices) if len(row) > 1]
 
     def __len__(self) -> int:
-        """The number of architectures. A constraint is asked about each of them, once."""
+        """The number of architectures. A constraint is asked about each of
+        them, once.
+        """
         if self._size is None:
             combinations = math.prod(map(len, self.choices))
             if combinations > 2**62:
-                raise OverflowError(f"the decisions have {combinations:.1e} combinations, more than len() can say")
-            self._size = combinations if self.constraint is None else sum(1 for _ in self)
+                raise OverflowError(
+                    f"the decisions have {combinations:.1e} combinations, more"
+                    " than len() can say"
+                )
+            self._size = (
+                combinations
+                if self.constraint is None
+                else sum(1 for _ in self)
+            )
         return self._size
 
     def __iter__(self) -> Iterator[Architecture]:
         """Every architecture, the last decision changing fastest."""
-        return filter(self.constraint, product(*self.choices)) if self.constraint else product(*self.choices)
+        return (
+            filter(self.constraint, product(*self.choices))
+            if self.constraint
+            else product(*self.choices)
+        )
 
     def __contains__(self, arch: object) -> bool:
         if not isinstance(arch, tuple) or len(arch) != len(self.choices):
             return False
-        known = all(choice in row for choice, row in zip(arch, self.choices, strict=True))
+        known = all(
+            choice in row
+            for choice, row in zip(arch, self.choices, strict=True)
+        )
         return known and (self.constraint is None or self.constraint(arch))
 
     def __repr__(self) -> str:
@@ -123,16 +160,20 @@ class SearchSpace:
         """
         random = rng.random
         for _ in range(TRIES):
-            arch = tuple([row[int(random() * len(row))] for row in self.choices])
+            arch = tuple(
+                [row[int(random() * len(row))] for row in self.choices]
+            )
             if self.constraint is None or self.constraint(arch):
                 return arch
         raise ValueError(
-            f"none of {TRIES:,} random architectures meets the constraint, for example not {arch}. Loosen the "
-            "constraint, or write the decisions so that most combinations are allowed"
+            f"none of {TRIES:,} random architectures meets the constraint, for"
+            f" example not {arch}. Loosen the constraint, or write the"
+            " decisions so that most combinations are allowed"
         )
 
     def mutate(self, arch: Architecture, rng: Random) -> Architecture:
-        """A copy with exactly one decision changed: one at random, to another choice at random.
+        """A copy with exactly one decision changed: one at random, to another
+        choice at random.
 
         Where there is a constraint, both are drawn among those that meet it.
 
@@ -144,13 +185,18 @@ class SearchSpace:
         if self.constraint is None and self._free:
             i = self._free[int(rng.random() * len(self._free))]
             others = self._others[i][arch[i]]
-            return (*arch[:i], others[int(rng.random() * len(others))], *arch[i + 1 :])
+            return (
+                *arch[:i],
+                others[int(rng.random() * len(others))],
+                *arch[i + 1 :],
+            )
         for i in rng.sample(self._free, len(self._free)):
             if allowed := self._changed(arch, i):
                 return rng.choice(allowed)
         raise ValueError(
-            f"no architecture that may be built differs from {arch} in one decision: it cannot be mutated. Loosen the "
-            "constraint, or search with RandomSearch, which needs no neighbours"
+            f"no architecture that may be built differs from {arch} in one"
+            " decision: it cannot be mutated. Loosen the constraint, or search"
+            " with RandomSearch, which needs no neighbours"
         )
 
     def neighbours(self, arch: Architecture) -> list[Architecture]:
@@ -158,11 +204,19 @@ class SearchSpace:
         return [other for i in self._free for other in self._changed(arch, i)]
 
     def _changed(self, arch: Architecture, i: int) -> list[Architecture]:
-        changed = [(*arch[:i], other, *arch[i + 1 :]) for other in self._others[i][arch[i]]]
-        return changed if self.constraint is None else [a for a in changed if self.constraint(a)]
+        changed = [
+            (*arch[:i], other, *arch[i + 1 :])
+            for other in self._others[i][arch[i]]
+        ]
+        return (
+            changed
+            if self.constraint is None
+            else [a for a in changed if self.constraint(a)]
+        )
 
     def allowed(self, prefix: Architecture) -> tuple[Choice, ...]:
-        """The choices with which a partial architecture can go on so that the whole meets the constraint.
+        """The choices with which a partial architecture can go on so that the
+        whole meets the constraint.
 
         Parameters
         ----------
@@ -175,17 +229,24 @@ class SearchSpace:
             If very many completions were tried and none meets the constraint.
         """
         row = self.choices[len(prefix)]
-        return row if self.constraint is None else tuple(c for c in row if self._can_be_completed((*prefix, c)))
+        return (
+            row
+            if self.constraint is None
+            else tuple(c for c in row if self._can_be_completed((*prefix, c)))
+        )
 
     def _can_be_completed(self, prefix: Architecture) -> bool:
         assert self.constraint is not None
         if prefix not in self._completable:
             rest = product(*self.choices[len(prefix) :])
-            found = any(self.constraint((*prefix, *end)) for end in islice(rest, TRIES))
+            found = any(
+                self.constraint((*prefix, *end)) for end in islice(rest, TRIES)
+            )
             if not found and next(rest, None) is not None:
                 raise ValueError(
-                    f"none of {TRIES:,} architectures that begin with {prefix} meets the constraint. Put the decisions "
-                    "that it speaks of first, or loosen it"
+                    f"none of {TRIES:,} architectures that begin with {prefix}"
+                    " meets the constraint. Put the decisions that it speaks"
+                    " of first, or loosen it"
                 )
             self._completable[prefix] = found
         return self._completable[prefix]
@@ -193,12 +254,18 @@ class SearchSpace:
 
 def _check(name: str, choices: Sequence[Choice]) -> None:
     if isinstance(choices, str) or not choices:
-        raise ValueError(f"decision {name!r} has the choices {choices!r}; give a list of at least one")
+        raise ValueError(
+            f"decision {name!r} has the choices {choices!r}; give a list of at"
+            " least one"
+        )
     for choice in choices:
         if not isinstance(choice, str | int | float | None):
             raise TypeError(
-                f"decision {name!r} has the choice {choice!r}, a {type(choice).__name__}; a choice is a name or a "
-                "number, and evaluate turns it into a network"
+                f"decision {name!r} has the choice {choice!r}, a"
+                f" {type(choice).__name__}; a choice is a name or a number, and"
+                " evaluate turns it into a network"
             )
     if len(set(choices)) < len(choices):
-        raise ValueError(f"decision {name!r} has a choice twice: {list(choices)}")
+        raise ValueError(
+            f"decision {name!r} has a choice twice: {list(choices)}"
+        )

@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""One network that holds all others: architectures share their weights, and training happens once.
+"""One network that holds all others: architectures share their weights, and
+training happens once.
 
-A block of the supernet has every operation that the space allows there. Two ways to train it:
+A block of the supernet has every operation that the space allows there. Two
+ways to train it:
 
     single paths   each step draws one architecture and moves its weights alone
     the mixture    every block computes  sum_o p_o o(x)  with  p = softmax(alpha); steps on the weights with one half
-                   of the training set take turns with steps on alpha with the other half (DARTS, first order)
+                   of the training set take turns with steps on alpha with the
+                   other half (DARTS, first order)
 
-What a shared weight says of an architecture is a guess. It ranks candidates; the result of a search is an architecture
-trained on its own.
+What a shared weight says of an architecture is a guess. It ranks candidates;
+the result of a search is an architecture trained on its own.
 
-Liu, Simonyan & Yang, *DARTS: Differentiable Architecture Search*, 2019, https://arxiv.org/abs/1806.09055; Guo et al.,
-*Single Path One-Shot Neural Architecture Search with Uniform Sampling*, 2020, https://arxiv.org/abs/1904.00420. Taught
-in section 3.2 of the book.
+Liu, Simonyan & Yang, *DARTS: Differentiable Architecture Search*, 2019,
+https://arxiv.org/abs/1806.09055; Guo et al., *Single Path One-Shot Neural
+Architecture Search with Uniform Sampling*, 2020,
+https://arxiv.org/abs/1904.00420. Taught in section 3.2 of the book.
 """
 
 import copy
@@ -29,22 +33,28 @@ from metabook.training.train import half_cosine
 
 __all__ = ["Supernet", "shared_scores", "train_mixture", "train_paths"]
 
-CALIBRATION = 1000  # images from which batch norm's statistics are taken anew for each architecture
+# images from which batch norm's statistics are taken anew for each architecture
+CALIBRATION = 1000
 
 
 class Supernet(nn.Module):
-    """Every network of a space of blocks at once. Called as it is, it is the mixture.
+    """Every network of a space of blocks at once. Called as it is, it is the
+    mixture.
 
-    A block is an operation, batch norm, max-pooling and a rectifier; ``"skip"`` only pools. From the second block on
-    all have the same number of channels, so that each operation fits after each other one: a skipped first block
-    repeats the image to fill them. (To a convolution, sixteen times the same channel is one channel, with the sum of
-    its weights. To ``sep5`` it is more than one channel; that is where a path and its architecture differ.) Batch norm
-    has no scale and shift of its own, with which a branch could outweigh its share of the mixture.
+    A block is an operation, batch norm, max-pooling and a rectifier; ``"skip"``
+    only pools. From the second block on all have the same number of channels,
+    so that each operation fits after each other one: a skipped first block
+    repeats the image to fill them. (To a convolution, sixteen times the same
+    channel is one channel, with the sum of its weights. To ``sep5`` it is more
+    than one channel; that is where a path and its architecture differ.) Batch
+    norm has no scale and shift of its own, with which a branch could outweigh
+    its share of the mixture.
 
     Parameters
     ----------
     space : SearchSpace
-        Of decisions among ``"skip"`` and the operations of `metabook.nas.candidates.glyph_network`.
+        Of decisions among ``"skip"`` and the operations of
+        `metabook.nas.candidates.glyph_network`.
     width : int
     seed : int
         Of the initial weights.
@@ -52,7 +62,8 @@ class Supernet(nn.Module):
     Attributes
     ----------
     alpha : nn.Parameter, (blocks, most choices)
-        Its softmax over a block's operations is their share of the mixture. Starts at zero.
+        Its softmax over a block's operations is their share of the mixture.
+        Starts at zero.
 
     References
     ----------
@@ -64,43 +75,68 @@ class Supernet(nn.Module):
     >>> supernet = Supernet(mb.nas.glyph_space(), width=16)
     >>> supernet(torch.rand(2, 1, 16, 16)).shape
     torch.Size([2, 16])
-    >>> supernet.path(("conv3", "skip", "sep5", "conv1"))(torch.rand(2, 1, 16, 16)).shape
+    >>> supernet.path(("conv3", "skip", "sep5", "conv1"))(
+    ...     torch.rand(2, 1, 16, 16)
+    ... ).shape
     torch.Size([2, 16])
     """
 
-    def __init__(self, space: SearchSpace, width: int = 16, seed: int = 0) -> None:
+    def __init__(
+        self, space: SearchSpace, width: int = 16, seed: int = 0
+    ) -> None:
         super().__init__()
         self.space, self.width = space, width
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.blocks = nn.ModuleList(
-                nn.ModuleDict({str(op): _block(str(op), width if i else 1, width) for op in row})
+                nn.ModuleDict(
+                    {
+                        str(op): _block(str(op), width if i else 1, width)
+                        for op in row
+                    }
+                )
                 for i, row in enumerate(space.choices)
             )
-        self.alpha = nn.Parameter(torch.zeros(len(space.choices), max(map(len, space.choices))))
+        self.alpha = nn.Parameter(
+            torch.zeros(len(space.choices), max(map(len, space.choices)))
+        )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def path(self, arch: Architecture) -> nn.Sequential:
         """The network of one architecture, made of the supernet's own modules."""
-        return nn.Sequential(*map(self.block, range(len(arch)), arch), nn.Flatten())
+        return nn.Sequential(
+            *map(self.block, range(len(arch)), arch), nn.Flatten()
+        )
 
     def block(self, i: int, op: object) -> nn.Module:
         """The module of one operation in one block."""
         return self.blocks[i].get_submodule(str(op))
 
     def shares(self) -> list[Tensor]:
-        """Of each block, the shares of its operations in the mixture; they add up to 1."""
-        return [row[: len(ops)].softmax(dim=0) for row, ops in zip(self.alpha, self.space.choices, strict=True)]
+        """Of each block, the shares of its operations in the mixture; they add
+        up to 1.
+        """
+        return [
+            row[: len(ops)].softmax(dim=0)
+            for row, ops in zip(self.alpha, self.space.choices, strict=True)
+        ]
 
     def strongest(self) -> Architecture:
-        """The architecture of the largest shares: what DARTS returns, to be trained on its own."""
-        return tuple(ops[int(p.argmax())] for p, ops in zip(self.shares(), self.space.choices, strict=True))
+        """The architecture of the largest shares: what DARTS returns, to be
+        trained on its own.
+        """
+        return tuple(
+            ops[int(p.argmax())]
+            for p, ops in zip(self.shares(), self.space.choices, strict=True)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """The mixture: images (B, 1, H, W) to vectors (B, D)."""
         for i, p in enumerate(self.shares()):
             outputs = [self.block(i, op)(x) for op in self.space.choices[i]]
-            x = torch.stack([share * y for share, y in zip(p, outputs, strict=True)]).sum(dim=0)
+            x = torch.stack(
+                [share * y for share, y in zip(p, outputs, strict=True)]
+            ).sum(dim=0)
         return x.flatten(1)
 
 
@@ -112,18 +148,36 @@ class _Repeat(nn.Module):
         self.times = times
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.expand(-1, self.times, -1, -1).contiguous(memory_format=torch.channels_last)
+        return x.expand(-1, self.times, -1, -1).contiguous(
+            memory_format=torch.channels_last
+        )
 
 
 def _block(op: str, channels: int, width: int) -> nn.Module:
     if op == "skip":
-        return nn.MaxPool2d(2) if channels == width else nn.Sequential(nn.MaxPool2d(2), _Repeat(width))
+        return (
+            nn.MaxPool2d(2)
+            if channels == width
+            else nn.Sequential(nn.MaxPool2d(2), _Repeat(width))
+        )
     convolutions = operation(op, channels, width)
-    return nn.Sequential(*convolutions, nn.BatchNorm2d(width, affine=False), nn.MaxPool2d(2), nn.ReLU())
+    return nn.Sequential(
+        *convolutions,
+        nn.BatchNorm2d(width, affine=False),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+    )
 
 
-def train_paths(supernet: Supernet, tasks: FewShotTasks, iterations: int, lr: float = 3e-3, seed: int = 0) -> None:
-    """Train the shared weights along random paths, all architectures equally likely; ``alpha`` stays.
+def train_paths(
+    supernet: Supernet,
+    tasks: FewShotTasks,
+    iterations: int,
+    lr: float = 3e-3,
+    seed: int = 0,
+) -> None:
+    """Train the shared weights along random paths, all architectures equally
+    likely; ``alpha`` stays.
 
     Parameters
     ----------
@@ -133,7 +187,8 @@ def train_paths(supernet: Supernet, tasks: FewShotTasks, iterations: int, lr: fl
         One task an iteration.
     iterations : int
     lr : float
-        Where the step size of Adam starts; it falls to zero along half a cosine.
+        Where the step size of Adam starts; it falls to zero along half a
+        cosine.
     seed : int
         Of the paths.
 
@@ -145,7 +200,9 @@ def train_paths(supernet: Supernet, tasks: FewShotTasks, iterations: int, lr: fl
     --------
     >>> from metabook.nas.candidates import glyph_tasks
     >>> import metabook as mb
-    >>> train_paths(Supernet(mb.nas.glyph_space()), glyph_tasks()[0], iterations=2)
+    >>> train_paths(
+    ...     Supernet(mb.nas.glyph_space()), glyph_tasks()[0], iterations=2
+    ... )
     """
     rng, supernet = Random(seed), supernet.train()
     optimizer = torch.optim.Adam(supernet.blocks.parameters(), fused=True)
@@ -154,7 +211,8 @@ def train_paths(supernet: Supernet, tasks: FewShotTasks, iterations: int, lr: fl
         arch = supernet.space.random(rng)
         if all(op == "skip" for op in arch):
             continue  # nothing to train
-        optimizer.zero_grad()  # to None: the weights of other paths, and their moments, stay
+        # to None: the weights of other paths, and their moments, stay
+        optimizer.zero_grad()
         ProtoNet(supernet.path(arch)).backward(tasks.sample(1, i))
         optimizer.step()
 
@@ -167,18 +225,21 @@ def train_mixture(
     lr: float = 3e-3,
     alpha_lr: float = 0.03,
 ) -> None:
-    """Train the mixture as DARTS does, first order: a step on ``alpha``, a step on the weights, and so on.
+    """Train the mixture as DARTS does, first order: a step on ``alpha``, a step
+    on the weights, and so on.
 
     Parameters
     ----------
     supernet : Supernet
         Changed in place.
     tasks, held_out : FewShotTasks
-        For the weights and for ``alpha``: two halves of the training set. One task of each an iteration.
+        For the weights and for ``alpha``: two halves of the training set. One
+        task of each an iteration.
     iterations : int
     lr, alpha_lr : float
-        Step sizes of the two Adams. The one of the weights falls to zero along half a cosine. DARTS itself steps
-        ``alpha`` with 0.0003, in some 20,000 iterations.
+        Step sizes of the two Adams. The one of the weights falls to zero along
+        half a cosine. DARTS itself steps ``alpha`` with 0.0003, in some 20,000
+        iterations.
 
     References
     ----------
@@ -195,7 +256,9 @@ def train_mixture(
     """
     learner = ProtoNet(supernet).train()
     weights = torch.optim.Adam(supernet.blocks.parameters(), fused=True)
-    shares = torch.optim.Adam([supernet.alpha], alpha_lr, betas=(0.5, 0.999), weight_decay=1e-3)
+    shares = torch.optim.Adam(
+        [supernet.alpha], alpha_lr, betas=(0.5, 0.999), weight_decay=1e-3
+    )
     for i in range(iterations):
         _set_lr(weights, lr, i / iterations)
         for optimizer, part in ((shares, held_out), (weights, tasks)):
@@ -211,12 +274,17 @@ def _set_lr(optimizer: torch.optim.Optimizer, lr: float, done: float) -> None:
 
 @torch.no_grad()
 def shared_scores(
-    supernet: Supernet, tasks: FewShotTasks, valid: FewShotTasks, episodes: int = 500
+    supernet: Supernet,
+    tasks: FewShotTasks,
+    valid: FewShotTasks,
+    episodes: int = 500,
 ) -> dict[Architecture, float]:
-    """Accuracy of every architecture in percent, with the shared weights. Good for ranking, and for nothing else.
+    """Accuracy of every architecture in percent, with the shared weights. Good
+    for ranking, and for nothing else.
 
-    Batch norm's statistics are taken anew for each architecture, from training images: those that training left
-    behind are of all paths, or of the mixture. Architectures that begin alike share that part of the work.
+    Batch norm's statistics are taken anew for each architecture, from training
+    images: those that training left behind are of all paths, or of the mixture.
+    Architectures that begin alike share that part of the work.
 
     Parameters
     ----------
@@ -239,14 +307,20 @@ def shared_scores(
     --------
     >>> import metabook as mb
     >>> from metabook.nas.candidates import glyph_tasks
-    >>> scores = shared_scores(Supernet(mb.nas.glyph_space()), *glyph_tasks()[:2], episodes=5)
+    >>> scores = shared_scores(
+    ...     Supernet(mb.nas.glyph_space()), *glyph_tasks()[:2], episodes=5
+    ... )
     >>> len(scores)
     625
     """
     supernet = copy.deepcopy(supernet)
-    seen = tasks.images.pixels(torch.linspace(0, len(tasks.images) - 1, CALIBRATION).long())
+    seen = tasks.images.pixels(
+        torch.linspace(0, len(tasks.images) - 1, CALIBRATION).long()
+    )
     images = valid.images.pixels(torch.arange(len(valid.images)))
-    rows = torch.from_numpy(valid.indices(episodes))  # (episodes, way, shot + query)
+    rows = torch.from_numpy(
+        valid.indices(episodes)
+    )  # (episodes, way, shot + query)
     scores: dict[Architecture, float] = {}
 
     def visit(arch: Architecture, seen: Tensor, images: Tensor) -> None:
@@ -266,9 +340,18 @@ def shared_scores(
 
 
 def _accuracy(vectors: Tensor, rows: Tensor, shot: int) -> float:
-    """Of prototypes, in percent: vectors (N, D), rows (episodes, way, shot + query)."""
+    """Of prototypes, in percent: vectors (N, D), rows (episodes, way, shot +
+    query).
+    """
     z = vectors[rows]  # (episodes, way, shot + query, D)
-    prototypes, queries = z[:, :, :shot].mean(dim=2), z[:, :, shot:].flatten(1, 2)
-    nearest = torch.cdist(queries, prototypes).argmin(dim=2)  # (episodes, way * query)
+    prototypes, queries = (
+        z[:, :, :shot].mean(dim=2),
+        z[:, :, shot:].flatten(1, 2),
+    )
+    nearest = torch.cdist(queries, prototypes).argmin(
+        dim=2
+    )  # (episodes, way * query)
     way, query = rows.shape[1], rows.shape[2] - shot
-    return 100 * float((nearest == torch.arange(way).repeat_interleave(query)).double().mean())
+    return 100 * float(
+        (nearest == torch.arange(way).repeat_interleave(query)).double().mean()
+    )

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Tables of networks that somebody has trained already: search becomes a matter of milliseconds, with a known best.
+"""Tables of networks that somebody has trained already: search becomes a matter
+of milliseconds, with a known best.
 
-NAS-Bench-201: Dong & Yang, 2020, https://arxiv.org/abs/2001.00326. Taught in section 3.2 of the book.
+NAS-Bench-201: Dong & Yang, 2020, https://arxiv.org/abs/2001.00326. Taught in
+section 3.2 of the book.
 """
 
 import os
@@ -25,8 +27,9 @@ class Table:
     ----------
     space : SearchSpace
     valid : mapping of int to array, (architectures,) or (architectures, seeds)
-        Validation accuracy after each budget (epochs or iterations), in the order in which the space lists its architectures; one
-        column for each training from another seed.
+        Validation accuracy after each budget (epochs or iterations), in the
+        order in which the space lists its architectures; one column for each
+        training from another seed.
     test : array, (architectures,) or (architectures, seeds)
         Test accuracy after the full training.
     costs : mapping of str to array, (architectures,), optional
@@ -45,8 +48,16 @@ class Table:
     Examples
     --------
     >>> space = SearchSpace({"width": [8, 16], "depth": [1, 2]})
-    >>> table = Table(space, valid={1: [0.3, 0.2, 0.4, 0.5], 9: [0.5, 0.6, 0.7, 0.8]}, test=[0.6, 0.5, 0.8, 0.7])
-    >>> table.valid((16, 1)), table.valid((16, 1), budget=1), table.test((16, 1))
+    >>> table = Table(
+    ...     space,
+    ...     valid={1: [0.3, 0.2, 0.4, 0.5], 9: [0.5, 0.6, 0.7, 0.8]},
+    ...     test=[0.6, 0.5, 0.8, 0.7],
+    ... )
+    >>> (
+    ...     table.valid((16, 1)),
+    ...     table.valid((16, 1), budget=1),
+    ...     table.test((16, 1)),
+    ... )
     (0.7, 0.4, 0.8)
     >>> table.best
     (16, 1)
@@ -61,25 +72,39 @@ class Table:
     ) -> None:
         self.space = space
         if not valid:
-            raise ValueError("valid has no budget: give at least one, as valid={12: accuracies}")
+            raise ValueError(
+                "valid has no budget: give at least one, as valid={12:"
+                " accuracies}"
+            )
         self.budgets = tuple(sorted(valid))
         self._row = {arch: i for i, arch in enumerate(space)}
         # lists, one a seed: looking one number up in an array is slower
-        columns = {budget: self._columns(f"valid[{budget}]", valid[budget]) for budget in self.budgets}
-        self._valid = {budget: dict(enumerate(seeds)) for budget, seeds in columns.items()}
+        columns = {
+            budget: self._columns(f"valid[{budget}]", valid[budget])
+            for budget in self.budgets
+        }
+        self._valid = {
+            budget: dict(enumerate(seeds)) for budget, seeds in columns.items()
+        }
         self._test = self._columns("test", test)
-        self._costs = {name: self._columns(f"costs[{name!r}]", of)[0] for name, of in (costs or {}).items()}
+        self._costs = {
+            name: self._columns(f"costs[{name!r}]", of)[0]
+            for name, of in (costs or {}).items()
+        }
 
     def _columns(self, name: str, values: ArrayLike) -> list[list[float]]:
         array = np.asarray(values, dtype=np.float64)
         if array.ndim not in (1, 2) or len(array) != len(self._row):
             raise ValueError(
-                f"{name} has shape {array.shape}; the space has {len(self._row):,} architectures, and each needs a row"
+                f"{name} has shape {array.shape}; the space has"
+                f" {len(self._row):,} architectures, and each needs a row"
             )
         columns: list[list[float]] = array.reshape(len(array), -1).T.tolist()
         return columns
 
-    def valid(self, arch: Architecture, budget: int | None = None, seed: int = 0) -> float:
+    def valid(
+        self, arch: Architecture, budget: int | None = None, seed: int = 0
+    ) -> float:
         """Validation accuracy of one training.
 
         Parameters
@@ -96,12 +121,16 @@ class Table:
             If the architecture, the budget or the training is not in the table.
         """
         try:
-            return self._valid[self.budgets[-1] if budget is None else budget][seed][self._row[arch]]
+            return self._valid[self.budgets[-1] if budget is None else budget][
+                seed
+            ][self._row[arch]]
         except KeyError:
             raise self._missing(arch, budget, seed) from None
 
     def test(self, arch: Architecture) -> float:
-        """Test accuracy after the full training, averaged over its seeds. For the end: no search may see it."""
+        """Test accuracy after the full training, averaged over its seeds. For
+        the end: no search may see it.
+        """
         if arch not in self._row:
             raise self._missing(arch, None, 0)
         row = self._row[arch]
@@ -113,33 +142,53 @@ class Table:
         Raises
         ------
         KeyError
-            If the architecture or the cost is not in the table; the message lists those that are.
+            If the architecture or the cost is not in the table; the message
+            lists those that are.
         """
         if name not in self._costs:
-            raise KeyError(f"no cost is called {name!r}; there are: {', '.join(self._costs) or 'none'}")
+            raise KeyError(
+                f"no cost is called {name!r}; there are:"
+                f" {', '.join(self._costs) or 'none'}"
+            )
         if arch not in self._row:
             raise self._missing(arch, None, 0)
         return self._costs[name][self._row[arch]]
 
     @cached_property
     def best(self) -> Architecture:
-        """The architecture with the highest test accuracy: what a search cannot know."""
+        """The architecture with the highest test accuracy: what a search cannot
+        know.
+        """
         return max(self._row, key=self.test)
 
-    def _missing(self, arch: Architecture, budget: int | None, seed: int) -> KeyError:
+    def _missing(
+        self, arch: Architecture, budget: int | None, seed: int
+    ) -> KeyError:
         if arch not in self._row:
-            return KeyError(f"{arch} is not an architecture of this table, which has {self.space}")
+            return KeyError(
+                f"{arch} is not an architecture of this table, which has"
+                f" {self.space}"
+            )
         if budget is not None and budget not in self.budgets:
-            return KeyError(f"no training has the budget {budget}; there are {self.budgets}")
+            return KeyError(
+                f"no training has the budget {budget}; there are {self.budgets}"
+            )
         seeds = len(self._valid[self.budgets[-1] if budget is None else budget])
-        return KeyError(f"there is no seed {seed}; there are trainings from 0 to {seeds - 1}")
+        return KeyError(
+            f"there is no seed {seed}; there are trainings from 0 to"
+            f" {seeds - 1}"
+        )
 
 
-def load_nasbench201(path: str | os.PathLike[str], dataset: str = "cifar10") -> Table:
-    """NAS-Bench-201: 15,625 cells, each an operation on six edges between four nodes, trained on three data sets.
+def load_nasbench201(
+    path: str | os.PathLike[str], dataset: str = "cifar10"
+) -> Table:
+    """NAS-Bench-201: 15,625 cells, each an operation on six edges between four
+    nodes, trained on three data sets.
 
-    ``table.valid`` is the validation accuracy in percent after 12 epochs, which the searches of the paper use (on
-    CIFAR-10 of a training on half of the training set); ``table.test`` is the test accuracy after 200 epochs.
+    ``table.valid`` is the validation accuracy in percent after 12 epochs, which
+    the searches of the paper use (on CIFAR-10 of a training on half of the
+    training set); ``table.test`` is the test accuracy after 200 epochs.
 
     Parameters
     ----------
@@ -150,8 +199,9 @@ def load_nasbench201(path: str | os.PathLike[str], dataset: str = "cifar10") -> 
     Returns
     -------
     Table
-        ``table.space.canonical`` knows which cells are the same network: 5,875 are different. (The authors count
-        6,466: they keep a sum apart from the same sum with a term that is zero.)
+        ``table.space.canonical`` knows which cells are the same network: 5,875
+        are different. (The authors count 6,466: they keep a sum apart from the
+        same sum with a term that is zero.)
 
     Raises
     ------
@@ -169,22 +219,47 @@ def load_nasbench201(path: str | os.PathLike[str], dataset: str = "cifar10") -> 
     94.37333679199219
     """
     with np.load(Path(path), allow_pickle=False) as file:
-        missing = {"ops", "edges", "arch", "datasets", "val12", "test200"} - set(file.files)
+        missing = {
+            "ops",
+            "edges",
+            "arch",
+            "datasets",
+            "val12",
+            "test200",
+        } - set(file.files)
         if missing:
-            raise ValueError(f"{path} lacks {', '.join(sorted(missing))}; it is not the compact NAS-Bench-201")
-        ops, edges, names = file["ops"].tolist(), file["edges"].tolist(), file["datasets"].tolist()
+            raise ValueError(
+                f"{path} lacks {', '.join(sorted(missing))}; it is not the"
+                " compact NAS-Bench-201"
+            )
+        ops, edges, names = (
+            file["ops"].tolist(),
+            file["edges"].tolist(),
+            file["datasets"].tolist(),
+        )
         if dataset not in names:
-            raise ValueError(f"dataset is {dataset!r}; choose one of {', '.join(names)}")
+            raise ValueError(
+                f"dataset is {dataset!r}; choose one of {', '.join(names)}"
+            )
         order, valid, test = file["arch"], file["val12"], file["test200"]
-    space = SearchSpace(dict.fromkeys(edges, ops), canonical=_Cells(edges, ops).canonical)
-    if not np.array_equal(order, np.indices((len(ops),) * len(edges)).reshape(len(edges), -1).T):
-        raise ValueError(f"{path} lists the cells in another order than 0, 1, 2, ... in base {len(ops)}")
+    space = SearchSpace(
+        dict.fromkeys(edges, ops), canonical=_Cells(edges, ops).canonical
+    )
+    if not np.array_equal(
+        order, np.indices((len(ops),) * len(edges)).reshape(len(edges), -1).T
+    ):
+        raise ValueError(
+            f"{path} lists the cells in another order than 0, 1, 2, ... in base"
+            f" {len(ops)}"
+        )
     column = names.index(dataset)
     return Table(space, {12: valid[:, column]}, test[:, column])
 
 
 class _Cells:
-    """Which of the cells are the same network: those whose output has the same expression."""
+    """Which of the cells are the same network: those whose output has the same
+    expression.
+    """
 
     def __init__(self, edges: list[str], ops: list[str]) -> None:
         ends = [edge.split("<-") for edge in edges]
@@ -198,26 +273,45 @@ class _Cells:
     @cached_property
     def _first(self) -> dict[Architecture, Architecture]:
         first: dict[str, Architecture] = {}
-        cells: Iterator[Architecture] = product(self.ops, repeat=len(self.edges))
-        return {arch: first.setdefault(self.expression(arch), arch) for arch in cells}
+        cells: Iterator[Architecture] = product(
+            self.ops, repeat=len(self.edges)
+        )
+        return {
+            arch: first.setdefault(self.expression(arch), arch)
+            for arch in cells
+        }
 
     def expression(self, arch: Architecture) -> str:
         """The output as a sum of operations on sums, ..., on the input x.
 
-        A convolution that enters twice has the same weights in both places: f(x) + f(x) is not f(x) + g(x). Those
-        that do get a letter, and of the ways to give out the letters the first in the alphabet counts.
+        A convolution that enters twice has the same weights in both places:
+        f(x) + f(x) is not f(x) + g(x). Those that do get a letter, and of the
+        ways to give out the letters the first in the alphabet counts.
         """
-        shared = [e for e, op in enumerate(arch) if "conv" in str(op) and self._write(arch, {e: "!"}).count("!") > 1]
+        shared = [
+            e
+            for e, op in enumerate(arch)
+            if "conv" in str(op) and self._write(arch, {e: "!"}).count("!") > 1
+        ]
         letters = "abcdef"[: len(shared)]
-        return min(self._write(arch, dict(zip(shared, order, strict=True))) for order in permutations(letters))
+        return min(
+            self._write(arch, dict(zip(shared, order, strict=True)))
+            for order in permutations(letters)
+        )
 
     def _write(self, arch: Architecture, letter: dict[int, str]) -> str:
         terms: dict[int, list[str]] = {0: ["x"]}  # of the sum at each node
-        for e, ((to, source), op) in enumerate(zip(self.edges, arch, strict=True)):
+        for e, ((to, source), op) in enumerate(
+            zip(self.edges, arch, strict=True)
+        ):
             into = terms.setdefault(to, [])
             inputs = terms[source]
             if op == "skip_connect":
                 into += inputs
-            elif op != "none" and (inputs or "conv" in str(op)):  # of nothing, a convolution leaves its shift
-                into.append(f"{op}{letter.get(e, '')}({'+'.join(sorted(inputs))})")
+            elif op != "none" and (
+                inputs or "conv" in str(op)
+            ):  # of nothing, a convolution leaves its shift
+                into.append(
+                    f"{op}{letter.get(e, '')}({'+'.join(sorted(inputs))})"
+                )
         return "+".join(sorted(terms[max(terms)]))

@@ -1,2 +1,4 @@
 # SPDX-License-Identifier: MIT
-"""Optimisation-based meta-learning: the outer loop learns where gradient descent starts."""
+"""Optimisation-based meta-learning: the outer loop learns where gradient
+descent starts.
+"""

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The inner loop: gradient steps on a support set, as a function from weights to weights.
+"""The inner loop: gradient steps on a support set, as a function from weights
+to weights.
 
     theta_{s+1} = theta_s - lr * grad L_support(theta_s)
 
-Nothing is changed in place: the caller's model keeps its weights and buffers, and the result is differentiable
-with respect to theta_0. Taught in sections 4.1 and 5.1 of the book.
+Nothing is changed in place: the caller's model keeps its weights and buffers,
+and the result is differentiable with respect to theta_0. Taught in sections 4.1
+and 5.1 of the book.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,13 +17,23 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-__all__ = ["Weights", "add_to_grad", "call_with", "gradient_steps", "maml_update", "twice_differentiable"]
+__all__ = [
+    "Weights",
+    "add_to_grad",
+    "call_with",
+    "gradient_steps",
+    "maml_update",
+    "twice_differentiable",
+]
 
 Weights = dict[str, Tensor]
 
 
-def maml_update(model: nn.Module, loss: Tensor, lr: float, first_order: bool = False) -> list[Tensor]:
-    """One inner step, theta' = theta - lr * grad(loss): the document's listing of section 5.1, mended.
+def maml_update(
+    model: nn.Module, loss: Tensor, lr: float, first_order: bool = False
+) -> list[Tensor]:
+    """One inner step, theta' = theta - lr * grad(loss): the document's listing
+    of section 5.1, mended.
 
     Parameters
     ----------
@@ -31,14 +43,15 @@ def maml_update(model: nn.Module, loss: Tensor, lr: float, first_order: bool = F
         A scalar that every parameter of ``model`` took part in.
     lr : float
     first_order : bool
-        Treat the gradient as a constant, so that the derivative of theta' with respect to theta is the
-        identity instead of I - lr * H.
+        Treat the gradient as a constant, so that the derivative of theta' with
+        respect to theta is the identity instead of I - lr * H.
 
     Returns
     -------
     list of Tensor
-        The fast weights, in the order of ``model.parameters()`` (frozen ones unchanged). ``functional_call``
-        takes them by name: ``dict(zip(dict(model.named_parameters()), fast_weights))``.
+        The fast weights, in the order of ``model.parameters()`` (frozen ones
+        unchanged). ``functional_call`` takes them by name:
+        ``dict(zip(dict(model.named_parameters()), fast_weights))``.
 
     Raises
     ------
@@ -70,7 +83,8 @@ def gradient_steps(
     graph: bool,
     connected: bool = True,
 ) -> Iterator[Weights]:
-    """Yield the weights before the first gradient step, and after each of ``steps`` steps.
+    """Yield the weights before the first gradient step, and after each of
+    ``steps`` steps.
 
     Parameters
     ----------
@@ -79,40 +93,58 @@ def gradient_steps(
     loss : callable
         ``loss(weights, s)``: the scalar that step s goes down.
     lr : callable
-        ``lr(s)``: the step size of step s, one number or a tensor for every weight.
+        ``lr(s)``: the step size of step s, one number or a tensor for every
+        weight.
     steps : int
     graph : bool
-        Keep the graph of the gradients, so that the result can be differentiated twice (MAML proper).
+        Keep the graph of the gradients, so that the result can be
+        differentiated twice (MAML proper).
     connected : bool
-        Let the result depend on where it started; at test nobody asks, and a step forgets the one before.
+        Let the result depend on where it started; at test nobody asks, and a
+        step forgets the one before.
     """
     yield weights
     for s in range(steps):
         weights = _step(weights, loss(weights, s), lr(s), graph)
         if not connected:
-            weights = {name: w.detach().requires_grad_() for name, w in weights.items()}
+            weights = {
+                name: w.detach().requires_grad_() for name, w in weights.items()
+            }
         yield weights
 
 
-def _step(weights: Weights, loss: Tensor, lr: float | Weights, graph: bool) -> Weights:
+def _step(
+    weights: Weights, loss: Tensor, lr: float | Weights, graph: bool
+) -> Weights:
     if not loss.requires_grad:
-        raise ValueError("the loss does not depend on any parameter: was it computed under torch.no_grad()?")
-    grads = torch.autograd.grad(loss, list(weights.values()), create_graph=graph, allow_unused=True)
+        raise ValueError(
+            "the loss does not depend on any parameter: was it computed under"
+            " torch.no_grad()?"
+        )
+    grads = torch.autograd.grad(
+        loss, list(weights.values()), create_graph=graph, allow_unused=True
+    )
     unused = [name for name, g in zip(weights, grads, strict=True) if g is None]
     if unused:
         raise ValueError(
-            f"the loss does not reach {', '.join(unused)}: gradient descent cannot adapt what has no gradient. Remove "
-            "it from the model, or freeze it with requires_grad_(False)"
+            f"the loss does not reach {', '.join(unused)}: gradient descent"
+            " cannot adapt what has no gradient. Remove it from the model, or"
+            " freeze it with requires_grad_(False)"
         )
     lrs = lr if isinstance(lr, dict) else dict.fromkeys(weights, lr)
-    return {name: w - lrs[name] * g for (name, w), g in zip(weights.items(), grads, strict=True)}
+    return {
+        name: w - lrs[name] * g
+        for (name, w), g in zip(weights.items(), grads, strict=True)
+    }
 
 
 def call_with(model: nn.Module, weights: Weights, *inputs: Tensor) -> Tensor:
-    """``model(*inputs)`` with these parameters and buffers in place of its own, by name.
+    """``model(*inputs)`` with these parameters and buffers in place of its own,
+    by name.
 
-    A tensor that the model uses in several places goes to all of them. (``functional_call`` can do that too, but where
-    one module has two names it leaves the model with tensors in place of its parameters.)
+    A tensor that the model uses in several places goes to all of them.
+    (``functional_call`` can do that too, but where one module has two names it
+    leaves the model with tensors in place of its parameters.)
     """
     first: dict[int, str] = {}
     places = dict(weights)
@@ -128,7 +160,9 @@ def call_with(model: nn.Module, weights: Weights, *inputs: Tensor) -> Tensor:
 
 
 def add_to_grad(parameter: Tensor, gradient: Tensor) -> None:
-    """Add to ``.grad``, which gets the parameter's own layout in memory: fused optimisers read both as flat arrays."""
+    """Add to ``.grad``, which gets the parameter's own layout in memory: fused
+    optimisers read both as flat arrays.
+    """
     if parameter.grad is None:
         parameter.grad = torch.empty_like(parameter).copy_(gradient)
     else:
@@ -137,21 +171,29 @@ def add_to_grad(parameter: Tensor, gradient: Tensor) -> None:
 
 @contextmanager
 def twice_differentiable(first_order: bool = False) -> Iterator[None]:
-    """Run attention by its plain formula: torch's fused kernels have no second derivative.
+    """Run attention by its plain formula: torch's fused kernels have no second
+    derivative.
 
-    Whatever else lacks one is named, with the way out, in place of torch's own error.
+    Whatever else lacks one is named, with the way out, in place of torch's own
+    error.
     """
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield
     except RuntimeError as error:
         signs = ("derivative for", "once_differentiable", "ouble backward")
-        if first_order or isinstance(error, _NoSecondDerivative) or not any(sign in str(error) for sign in signs):
+        if (
+            first_order
+            or isinstance(error, _NoSecondDerivative)
+            or not any(sign in str(error) for sign in signs)
+        ):
             raise
         raise _NoSecondDerivative(
-            f"an operation of the model has no second derivative ({error}). MAML differentiates through its own "
-            "gradient steps: replace that operation (recurrent layers on a GPU: run them under "
-            "torch.backends.cudnn.flags(enabled=False)), or leave the second derivatives out with first_order=True"
+            f"an operation of the model has no second derivative ({error})."
+            " MAML differentiates through its own gradient steps: replace that"
+            " operation (recurrent layers on a GPU: run them under"
+            " torch.backends.cudnn.flags(enabled=False)), or leave the second"
+            " derivatives out with first_order=True"
         ) from error
 
 

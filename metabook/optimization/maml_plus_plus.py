@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""MAML++: MAML with changes that make several inner steps train well, each a switch of its own.
+"""MAML++: MAML with changes that make several inner steps train well, each a
+switch of its own.
 
-Antoniou, Edwards & Storkey, *How to train your MAML*, 2019, https://arxiv.org/abs/1810.09502. The fifth of them, the
-cosine schedule of the outer loop, is ``metabook.train(..., schedule="cosine")``.
-Taught in section 3.1 of the book.
+Antoniou, Edwards & Storkey, *How to train your MAML*, 2019,
+https://arxiv.org/abs/1810.09502. The fifth of them, the cosine schedule of the
+outer loop, is ``metabook.train(..., schedule="cosine")``. Taught in section 3.1
+of the book.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,9 +25,11 @@ NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, SupportNorm)
 
 
 class MAMLPlusPlus(MAML):
-    """MAML whose inner steps differ from each other, and whose training begins gently.
+    """MAML whose inner steps differ from each other, and whose training begins
+    gently.
 
-    With ``per_step_lr=False, per_step_norm=False`` and the two zeros it is MAML.
+    With ``per_step_lr=False, per_step_norm=False`` and the two zeros it is
+    MAML.
 
     Parameters
     ----------
@@ -34,17 +38,22 @@ class MAMLPlusPlus(MAML):
         Where every learned step size starts.
     inner_steps : int
     per_step_lr : bool
-        Learn one step size for every weight tensor and inner step; a test with more steps repeats the last ones.
+        Learn one step size for every weight tensor and inner step; a test with
+        more steps repeats the last ones.
     per_step_norm : bool
-        Give every inner step a scale and a shift of its own in all normalisation layers: what the layer has, plus
-        a learned difference that starts at zero. The inner loop leaves them alone. The queries are normalised as
-        in the last step.
+        Give every inner step a scale and a shift of its own in all
+        normalisation layers: what the layer has, plus a learned difference that
+        starts at zero. The inner loop leaves them alone. The queries are
+        normalised as in the last step.
     multi_step_until : int
-        While the outer loop is younger than this many iterations, its loss is a weighted mean of the query losses
-        after every step, equal at first, the last one alone in the end. (The authors' weights stop at a small
-        positive number; these reach zero.) 0: the last step alone from the start.
+        While the outer loop is younger than this many iterations, its loss is a
+        weighted mean of the query losses after every step, equal at first, the
+        last one alone in the end. (The authors' weights stop at a small
+        positive number; these reach zero.) 0: the last step alone from the
+        start.
     first_order_until : int
-        Leave out second derivatives while the outer loop is younger than this many iterations.
+        Leave out second derivatives while the outer loop is younger than this
+        many iterations.
     **options
         Those of `MAML`.
 
@@ -55,7 +64,11 @@ class MAMLPlusPlus(MAML):
     Examples
     --------
     >>> import metabook as mb
-    >>> learner = mb.MAMLPlusPlus(mb.Conv4(out=5, norm="batch_stats"), inner_steps=5, multi_step_until=1000)
+    >>> learner = mb.MAMLPlusPlus(
+    ...     mb.Conv4(out=5, norm="batch_stats"),
+    ...     inner_steps=5,
+    ...     multi_step_until=1000,
+    ... )
     >>> [round(w, 2) for w in learner.step_weights()]
     [0.2, 0.2, 0.2, 0.2, 0.2]
     """
@@ -74,51 +87,100 @@ class MAMLPlusPlus(MAML):
         **options: object,
     ) -> None:
         super().__init__(model, inner_lr, inner_steps, **options)  # type: ignore[arg-type]
-        if self.programs is not None and (multi_step_until or first_order_until):
-            raise ValueError("what changes from iteration to iteration cannot be compiled once: use compiled=False")
-        self.multi_step_until, self.first_order_until = multi_step_until, first_order_until
-        self.register_buffer("iteration", torch.tensor(0))
-        norms = {f"{name}.".lstrip("."): m for name, m in model.named_modules() if isinstance(m, NORMS)}
-        own = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        parts = [name + part for name, m in norms.items() for part, _ in m.named_parameters()]
-        self.norm_names = [name for name in parts if per_step_norm and name in own]
-        self.norm_steps = nn.ParameterList(
-            [own[name].new_zeros(inner_steps, *own[name].shape) for name in self.norm_names]
+        if self.programs is not None and (
+            multi_step_until or first_order_until
+        ):
+            raise ValueError(
+                "what changes from iteration to iteration cannot be compiled"
+                " once: use compiled=False"
+            )
+        self.multi_step_until, self.first_order_until = (
+            multi_step_until,
+            first_order_until,
         )
-        rates = [w.new_full((inner_steps,), inner_lr) for w in self.adapted().values() if per_step_lr]
+        self.register_buffer("iteration", torch.tensor(0))
+        norms = {
+            f"{name}.".lstrip("."): m
+            for name, m in model.named_modules()
+            if isinstance(m, NORMS)
+        }
+        own = {
+            name: p for name, p in model.named_parameters() if p.requires_grad
+        }
+        parts = [
+            name + part
+            for name, m in norms.items()
+            for part, _ in m.named_parameters()
+        ]
+        self.norm_names = [
+            name for name in parts if per_step_norm and name in own
+        ]
+        self.norm_steps = nn.ParameterList(
+            [
+                own[name].new_zeros(inner_steps, *own[name].shape)
+                for name in self.norm_names
+            ]
+        )
+        rates = [
+            w.new_full((inner_steps,), inner_lr)
+            for w in self.adapted().values()
+            if per_step_lr
+        ]
         self.rates = nn.ParameterList(rates)
 
     def extra_repr(self) -> str:
         """The settings that make another method or another run."""
         return (
-            f"{super().extra_repr()}, per_step_lr={len(self.rates) > 0}, per_step_norm={len(self.norm_names) > 0}, "
-            f"multi_step_until={self.multi_step_until}, first_order_until={self.first_order_until}"
+            f"{super().extra_repr()}, per_step_lr={len(self.rates) > 0},"
+            f" per_step_norm={len(self.norm_names) > 0},"
+            f" multi_step_until={self.multi_step_until},"
+            f" first_order_until={self.first_order_until}"
         )
 
     def adapted(self) -> Weights:
-        """The weights that the inner loop changes: not those of layers that have their own for every step."""
-        return {name: w for name, w in super().adapted().items() if name not in self.norm_names}
+        """The weights that the inner loop changes: not those of layers that
+        have their own for every step.
+        """
+        return {
+            name: w
+            for name, w in super().adapted().items()
+            if name not in self.norm_names
+        }
 
     def step_sizes(self, step: int) -> float | Weights:
         """The step size of every weight tensor in this step."""
         if not len(self.rates):
             return self.inner_lr
-        return {name: r[min(step, len(r) - 1)] for name, r in zip(self.adapted(), self.rates, strict=True)}
+        return {
+            name: r[min(step, len(r) - 1)]
+            for name, r in zip(self.adapted(), self.rates, strict=True)
+        }
 
     def at_step(self, step: int) -> Weights:
         """Scale and shift of the normalisation layers in this step."""
         own = dict(self.model.named_parameters())
         own_and_more = zip(self.norm_names, self.norm_steps, strict=True)
-        return {name: own[name] + more[min(step, len(more) - 1)] for name, more in own_and_more}
+        return {
+            name: own[name] + more[min(step, len(more) - 1)]
+            for name, more in own_and_more
+        }
 
     def step_weights(self) -> list[float]:
-        """How much the query loss after step 1, 2, ... counts in this iteration; they sum to one."""
+        """How much the query loss after step 1, 2, ... counts in this
+        iteration; they sum to one.
+        """
         k = self.inner_steps
-        early = max(0.0, 1 - int(self.iteration) / self.multi_step_until) / k if self.multi_step_until else 0.0
+        early = (
+            max(0.0, 1 - int(self.iteration) / self.multi_step_until) / k
+            if self.multi_step_until
+            else 0.0
+        )
         return [early] * (k - 1) + [1 - early * (k - 1)]
 
     def backward(self, episode: Episode) -> float:
-        """As in `MAML`; one iteration of the outer loop is then over, so call it once for each."""
+        """As in `MAML`; one iteration of the outer loop is then over, so call
+        it once for each.
+        """
         loss = super().backward(episode)
         self.iteration += 1
         return loss
@@ -136,16 +198,28 @@ class MAMLPlusPlus(MAML):
 
     def first_order_now(self) -> bool:
         """Whether this iteration leaves the second derivatives out."""
-        return self.first_order or (self.first_order_until > 0 and int(self.iteration) < self.first_order_until)
+        return self.first_order or (
+            self.first_order_until > 0
+            and int(self.iteration) < self.first_order_until
+        )
 
     def _summed_loss(self, part: Episode, way: int | None) -> Tensor:
-        """The sum of the tasks' query losses, a weighted mean over the inner steps."""
+        """The sum of the tasks' query losses, a weighted mean over the inner
+        steps.
+        """
         weights = self.step_weights()
         if weights[-1] == 1:
             return super()._summed_loss(part, way)
         path = self._path(part.support_x, part.support_y, way, None, every=True)
         losses = [
-            self._query_loss(self._finish(path[s], s, part.support_x), part.query_x, part.query_y, way)
+            self._query_loss(
+                self._finish(path[s], s, part.support_x),
+                part.query_x,
+                part.query_y,
+                way,
+            )
             for s in range(1, len(path))
         ]
-        return torch.stack([w * loss for w, loss in zip(weights, losses, strict=True)]).sum()
+        return torch.stack(
+            [w * loss for w, loss in zip(weights, losses, strict=True)]
+        ).sum()

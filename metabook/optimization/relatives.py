@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Relatives of MAML that differ from it by one thought each: what is adapted, how far a step goes, what training asks.
+"""Relatives of MAML that differ from it by one thought each: what is adapted,
+how far a step goes, what training asks.
 
 Taught in section 3.1 of the book.
 """
@@ -17,15 +18,16 @@ __all__ = ["ANIL", "JointTraining", "MetaSGD"]
 class ANIL(MAML):
     """Almost no inner loop: MAML that adapts the last layer and nothing else.
 
-    The body is the same for every task; the outer loop learns it, the inner loop leaves it alone.
+    The body is the same for every task; the outer loop learns it, the inner
+    loop leaves it alone.
 
     Parameters
     ----------
     model : nn.Module
     inner_lr, inner_steps : float, int
     head : str, optional
-        Name of the submodule to adapt, as in ``model.get_submodule``; the last one that has parameters of its
-        own, unless given.
+        Name of the submodule to adapt, as in ``model.get_submodule``; the last
+        one that has parameters of its own, unless given.
     **options
         Those of `MAML`.
 
@@ -36,13 +38,16 @@ class ANIL(MAML):
 
     References
     ----------
-    Raghu, Raghu, Bengio & Vinyals, *Rapid Learning or Feature Reuse?*, 2020, https://arxiv.org/abs/1909.09157
+    Raghu, Raghu, Bengio & Vinyals, *Rapid Learning or Feature Reuse?*, 2020,
+    https://arxiv.org/abs/1909.09157
 
     Examples
     --------
     >>> import metabook as mb
     >>> learner = mb.ANIL(mb.Conv4(out=5, norm="batch_stats"), inner_lr=0.1)
-    >>> episode = mb.FewShotTasks(mb.glyphs(classes=10), way=5, shot=1, query=2).sample(1)
+    >>> episode = mb.FewShotTasks(
+    ...     mb.glyphs(classes=10), way=5, shot=1, query=2
+    ... ).sample(1)
     >>> sorted(learner.adapt(episode.support_x, episode.support_y))
     ['head.bias', 'head.weight']
     """
@@ -57,10 +62,17 @@ class ANIL(MAML):
         **options: object,
     ) -> None:
         super().__init__(model, inner_lr, inner_steps, **options)  # type: ignore[arg-type]
-        owners = [name for name, module in model.named_modules() if any(True for _ in module.parameters(recurse=False))]
+        owners = [
+            name
+            for name, module in model.named_modules()
+            if any(True for _ in module.parameters(recurse=False))
+        ]
         self.head = owners[-1] if head is None else head
         if not self.adapted():
-            raise ValueError(f"the model has nothing to adapt in {self.head!r}; its layers are {', '.join(owners)}")
+            raise ValueError(
+                f"the model has nothing to adapt in {self.head!r}; its layers"
+                f" are {', '.join(owners)}"
+            )
 
     def extra_repr(self) -> str:
         """The settings that make another method or another run."""
@@ -68,17 +80,25 @@ class ANIL(MAML):
 
     def adapted(self) -> Weights:
         """The weights of the head."""
-        prefix = f"{self.head}." if self.head else ""  # a model that is one layer has no name for it
-        return {name: w for name, w in super().adapted().items() if name.startswith(prefix)}
+        prefix = (
+            f"{self.head}." if self.head else ""
+        )  # a model that is one layer has no name for it
+        return {
+            name: w
+            for name, w in super().adapted().items()
+            if name.startswith(prefix)
+        }
 
 
 class MetaSGD(MAML):
-    """MAML that learns, beside where to start, how far and in which direction every single weight steps.
+    """MAML that learns, beside where to start, how far and in which direction
+    every single weight steps.
 
-        theta' = theta - a * grad L_support(theta),  with a of the shape of theta, learned in the outer loop
+        theta' = theta - a * grad L_support(theta),  with a of the shape of
+        theta, learned in the outer loop
 
-    An entry of a may become negative: then its weight steps against the slope. With all of them frozen at one
-    number it is MAML.
+    An entry of a may become negative: then its weight steps against the slope.
+    With all of them frozen at one number it is MAML.
 
     Parameters
     ----------
@@ -96,37 +116,57 @@ class MetaSGD(MAML):
     Examples
     --------
     >>> import metabook as mb
-    >>> learner = mb.MetaSGD(mb.MLP(1, 1), inner_lr=0.01, loss_fn=torch.nn.functional.mse_loss)
+    >>> learner = mb.MetaSGD(
+    ...     mb.MLP(1, 1), inner_lr=0.01, loss_fn=torch.nn.functional.mse_loss
+    ... )
     >>> sum(p.numel() for p in learner.parameters()) == 2 * 1761
     True
     """
 
-    def __init__(self, model: nn.Module, inner_lr: float = 0.01, inner_steps: int = 1, **options: object) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        inner_lr: float = 0.01,
+        inner_steps: int = 1,
+        **options: object,
+    ) -> None:
         super().__init__(model, inner_lr, inner_steps, **options)  # type: ignore[arg-type]
-        self.steps = nn.ParameterList([torch.full_like(w, inner_lr) for w in self.adapted().values()])
+        self.steps = nn.ParameterList(
+            [torch.full_like(w, inner_lr) for w in self.adapted().values()]
+        )
 
     def step_sizes(self, step: int) -> Weights:
-        """The learned step size of every weight, by name; the same in every step."""
+        """The learned step size of every weight, by name; the same in every
+        step.
+        """
         return dict(zip(self.adapted(), self.steps, strict=True))
 
 
 class JointTraining(MAML):
-    """MAML without "after adaptation": train one set of weights on the examples of all tasks, adapt at test only.
+    """MAML without "after adaptation": train one set of weights on the examples
+    of all tasks, adapt at test only.
 
         min over theta of  mean_i L_i(theta)
 
-    The baseline that MAML has to beat, also called pre-training and fine-tuning. Takes the arguments of `MAML`; the
-    inner loop is used at test alone.
+    The baseline that MAML has to beat, also called pre-training and
+    fine-tuning. Takes the arguments of `MAML`; the inner loop is used at test
+    alone.
 
     Examples
     --------
     >>> import metabook as mb
-    >>> learner = mb.JointTraining(mb.MLP(1, 1), inner_lr=0.01, loss_fn=torch.nn.functional.mse_loss)
-    >>> history = mb.train(learner, mb.Sinusoids(), iterations=3, tasks_per_batch=5)
+    >>> learner = mb.JointTraining(
+    ...     mb.MLP(1, 1), inner_lr=0.01, loss_fn=torch.nn.functional.mse_loss
+    ... )
+    >>> history = mb.train(
+    ...     learner, mb.Sinusoids(), iterations=3, tasks_per_batch=5
+    ... )
     """
 
     def _summed_loss(self, part: Episode, way: int | None) -> Tensor:
-        """The sum of the tasks' losses before adapting, on all of their examples."""
+        """The sum of the tasks' losses before adapting, on all of their
+        examples.
+        """
         x = torch.cat([part.support_x, part.query_x], dim=1)
         y = torch.cat([part.support_y, part.query_y], dim=1)
         return self._query_loss(self._adapt(x, y, way, steps=0), x, y, way)

@@ -4,8 +4,8 @@
     phi_i = theta after k gradient steps on task i
     theta <- theta + epsilon * mean_i (phi_i - theta)
 
-Nichol, Achiam & Schulman, *On First-Order Meta-Learning Algorithms*, 2018, https://arxiv.org/abs/1803.02999.
-Taught in sections 3.1 and 4.1 of the book.
+Nichol, Achiam & Schulman, *On First-Order Meta-Learning Algorithms*, 2018,
+https://arxiv.org/abs/1803.02999. Taught in sections 3.1 and 4.1 of the book.
 """
 
 import torch
@@ -19,13 +19,17 @@ __all__ = ["Reptile"]
 
 
 class Reptile(MAML):
-    """MAML without a derivative of the inner loop, and without a split into support and query in training.
+    """MAML without a derivative of the inner loop, and without a split into
+    support and query in training.
 
-    `backward` leaves ``theta - mean_i phi_i`` in ``.grad``, so that plain gradient descent with step size epsilon
-    is the paper's update: ``optimizer=torch.optim.SGD(learner.parameters(), lr=1.0)``. A training task is all of
-    its examples, support and query together. At test it adapts to the support set, like MAML.
+    `backward` leaves ``theta - mean_i phi_i`` in ``.grad``, so that plain
+    gradient descent with step size epsilon is the paper's update:
+    ``optimizer=torch.optim.SGD(learner.parameters(), lr=1.0)``. A training task
+    is all of its examples, support and query together. At test it adapts to the
+    support set, like MAML.
 
-    Takes the arguments of `MAML`, with several inner steps: with one, Reptile is joint training.
+    Takes the arguments of `MAML`, with several inner steps: with one, Reptile
+    is joint training.
 
     References
     ----------
@@ -34,22 +38,43 @@ class Reptile(MAML):
     Examples
     --------
     >>> import metabook as mb
-    >>> learner = mb.Reptile(mb.MLP(1, 1), inner_lr=0.02, inner_steps=5, loss_fn=torch.nn.functional.mse_loss)
+    >>> learner = mb.Reptile(
+    ...     mb.MLP(1, 1),
+    ...     inner_lr=0.02,
+    ...     inner_steps=5,
+    ...     loss_fn=torch.nn.functional.mse_loss,
+    ... )
     >>> sgd = torch.optim.SGD(learner.parameters(), lr=0.1)
-    >>> history = mb.train(learner, mb.Sinusoids(), iterations=3, tasks_per_batch=5, optimizer=sgd)
+    >>> history = mb.train(
+    ...     learner,
+    ...     mb.Sinusoids(),
+    ...     iterations=3,
+    ...     tasks_per_batch=5,
+    ...     optimizer=sgd,
+    ... )
     """
 
-    def __init__(self, model: nn.Module, inner_lr: float = 0.01, inner_steps: int = 5, **options: object) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        inner_lr: float = 0.01,
+        inner_steps: int = 5,
+        **options: object,
+    ) -> None:
         super().__init__(model, inner_lr, inner_steps, **options)  # type: ignore[arg-type]
         if self.programs is not None:
-            raise ValueError("Reptile has no gradient to compile: use compiled=False")
+            raise ValueError(
+                "Reptile has no gradient to compile: use compiled=False"
+            )
 
     def extra_repr(self) -> str:
         """The settings that make another method or another run."""
         return f"inner_lr={self.inner_lr}, inner_steps={self.inner_steps}"
 
     def backward(self, episode: Episode) -> float:
-        """Add ``theta - mean_i phi_i`` to ``.grad``, and return the loss after the inner loop, on the same examples."""
+        """Add ``theta - mean_i phi_i`` to ``.grad``, and return the loss after
+        the inner loop, on the same examples.
+        """
         episode, way = self.in_columns(episode)
         total = 0.0
         for part in episode.split(self._together(episode.support_x)):
@@ -60,5 +85,7 @@ class Reptile(MAML):
                 predictions = self.predict_with(fast, x)
                 total += float(self._summed(predictions, y, way)) / len(episode)
                 for name, theta in self.adapted().items():
-                    add_to_grad(theta, (theta - fast[name]).sum(dim=0) / len(episode))
+                    add_to_grad(
+                        theta, (theta - fast[name]).sum(dim=0) / len(episode)
+                    )
         return total

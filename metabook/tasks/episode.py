@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The episode: a batch of small learning problems, each with examples to learn from and examples to be judged on.
+"""The episode: a batch of small learning problems, each with examples to learn
+from and examples to be judged on.
 
 Taught in section 2.1 of the book.
 """
@@ -15,23 +16,29 @@ __all__ = ["Episode", "as_episodes"]
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """A batch of T tasks; task t learns from its support set and is judged on its query set.
+    """A batch of T tasks; task t learns from its support set and is judged on
+    its query set.
 
     Parameters
     ----------
-    support_x : Tensor, (T, S, ...)
-    support_y : Tensor, (T, S) of integer labels, or (T, S, ...) of floating targets
-    query_x : Tensor, (T, Q, ...)
+    support_x : Tensor, (T, S, ...) support_y : Tensor, (T, S) of integer
+    labels, or (T, S, ...) of floating targets query_x : Tensor, (T, Q, ...)
     query_y : Tensor, (T, Q) or (T, Q, ...)
 
     Raises
     ------
     ValueError
-        If the tensors do not describe the same tasks and the same kind of example.
+        If the tensors do not describe the same tasks and the same kind of
+        example.
 
     Examples
     --------
-    >>> episode = Episode(torch.zeros(2, 5, 3), torch.zeros(2, 5), torch.zeros(2, 7, 3), torch.zeros(2, 7))
+    >>> episode = Episode(
+    ...     torch.zeros(2, 5, 3),
+    ...     torch.zeros(2, 5),
+    ...     torch.zeros(2, 7, 3),
+    ...     torch.zeros(2, 7),
+    ... )
     >>> len(episode), episode
     (2, Episode(2 tasks, support 5 x (3,), query 7 x (3,)))
     """
@@ -46,30 +53,47 @@ class Episode:
         tensors |= {"query_x": self.query_x, "query_y": self.query_y}
         for name, tensor in tensors.items():
             if not isinstance(tensor, Tensor):
-                raise ValueError(f"{name} is a {type(tensor).__name__}; an Episode holds tensors")
+                raise ValueError(
+                    f"{name} is a {type(tensor).__name__}; an Episode holds"
+                    " tensors"
+                )
             if tensor.dim() < 2:
                 raise ValueError(
-                    f"{name} has shape {tuple(tensor.shape)}; every tensor of an episode starts with "
-                    f"(tasks, examples). For a single task add the first one: {name}[None]"
+                    f"{name} has shape {tuple(tensor.shape)}; every tensor of"
+                    " an episode starts with (tasks, examples). For a single"
+                    f" task add the first one: {name}[None]"
                 )
         for part in ("support", "query"):
             x, y = tensors[f"{part}_x"], tensors[f"{part}_y"]
             if x.shape[:2] != y.shape[:2]:
                 raise ValueError(
-                    f"{part}_x is {tuple(x.shape)} but {part}_y is {tuple(y.shape)}: "
-                    "the first two sizes, tasks and examples, must agree"
+                    f"{part}_x is {tuple(x.shape)} but {part}_y is"
+                    f" {tuple(y.shape)}: the first two sizes, tasks and"
+                    " examples, must agree"
                 )
             if 0 in x.shape[:2]:
-                raise ValueError(f"{part}_x is {tuple(x.shape)}: an episode has at least one task and one example")
+                raise ValueError(
+                    f"{part}_x is {tuple(x.shape)}: an episode has at least one"
+                    " task and one example"
+                )
         if len(self.support_x) != len(self.query_x):
-            raise ValueError(f"{len(self.support_x)} tasks in the support set but {len(self.query_x)} in the query set")
+            raise ValueError(
+                f"{len(self.support_x)} tasks in the support set but"
+                f" {len(self.query_x)} in the query set"
+            )
         if self.support_x.shape[2:] != self.query_x.shape[2:]:
             raise ValueError(
-                f"a support example is {tuple(self.support_x.shape[2:])} but a query example is "
-                f"{tuple(self.query_x.shape[2:])}"
+                f"a support example is {tuple(self.support_x.shape[2:])} but a"
+                f" query example is {tuple(self.query_x.shape[2:])}"
             )
-        if self.support_y.is_floating_point() != self.query_y.is_floating_point():
-            raise ValueError(f"support_y is {self.support_y.dtype} but query_y is {self.query_y.dtype}")
+        if (
+            self.support_y.is_floating_point()
+            != self.query_y.is_floating_point()
+        ):
+            raise ValueError(
+                f"support_y is {self.support_y.dtype} but query_y is"
+                f" {self.query_y.dtype}"
+            )
 
     def __len__(self) -> int:
         return len(self.support_x)
@@ -77,35 +101,54 @@ class Episode:
     def __repr__(self) -> str:
         support, query = self.support_x.shape, self.query_x.shape
         return (
-            f"Episode({len(self)} tasks, support {support[1]} x {tuple(support[2:])}, "
-            f"query {query[1]} x {tuple(query[2:])})"
+            f"Episode({len(self)} tasks, support {support[1]} x"
+            f" {tuple(support[2:])}, query {query[1]} x {tuple(query[2:])})"
         )
 
     def split(self, size: int) -> Iterator["Episode"]:
-        """Yield the tasks in episodes of ``size`` tasks; the last one may have fewer."""
+        """Yield the tasks in episodes of ``size`` tasks; the last one may have
+        fewer.
+        """
         for t in range(0, len(self), size):
             part = slice(t, t + size)
-            yield Episode(self.support_x[part], self.support_y[part], self.query_x[part], self.query_y[part])
+            yield Episode(
+                self.support_x[part],
+                self.support_y[part],
+                self.query_x[part],
+                self.query_y[part],
+            )
 
     def tasks(self) -> Iterator["Episode"]:
         """Yield each task as an episode with T = 1."""
         return self.split(1)
 
     def to(self, *args: torch.device | torch.dtype | str) -> "Episode":
-        """Move to a device; a floating dtype converts the floating tensors and leaves integer labels alone."""
+        """Move to a device; a floating dtype converts the floating tensors and
+        leaves integer labels alone.
+        """
         dtypes = [a for a in args if isinstance(a, torch.dtype)]
         others = [a for a in args if not isinstance(a, torch.dtype)]
 
         def move(tensor: Tensor) -> Tensor:
             for other in others:
                 tensor = tensor.to(other)
-            return tensor.to(dtypes[0]) if dtypes and tensor.is_floating_point() else tensor
+            return (
+                tensor.to(dtypes[0])
+                if dtypes and tensor.is_floating_point()
+                else tensor
+            )
 
-        return Episode(move(self.support_x), move(self.support_y), move(self.query_x), move(self.query_y))
+        return Episode(
+            move(self.support_x),
+            move(self.support_y),
+            move(self.query_x),
+            move(self.query_y),
+        )
 
 
 def as_episodes(sample: Episode | Sequence[Episode]) -> list[Episode]:
-    """What tasks deliver, as a list: one batch of tasks of the same shape, or single tasks of shapes of their own.
+    """What tasks deliver, as a list: one batch of tasks of the same shape, or
+    single tasks of shapes of their own.
 
     Raises
     ------
@@ -114,7 +157,12 @@ def as_episodes(sample: Episode | Sequence[Episode]) -> list[Episode]:
 
     Examples
     --------
-    >>> episode = Episode(torch.zeros(2, 5, 3), torch.zeros(2, 5), torch.zeros(2, 7, 3), torch.zeros(2, 7))
+    >>> episode = Episode(
+    ...     torch.zeros(2, 5, 3),
+    ...     torch.zeros(2, 5),
+    ...     torch.zeros(2, 7, 3),
+    ...     torch.zeros(2, 7),
+    ... )
     >>> len(as_episodes(episode)), len(as_episodes([*episode.tasks()]))
     (1, 2)
     """
@@ -122,13 +170,19 @@ def as_episodes(sample: Episode | Sequence[Episode]) -> list[Episode]:
         return [sample]
     episodes = list(sample)
     if not episodes:
-        raise ValueError("sample returned an empty list; it returns an Episode, or a list with one for each task")
+        raise ValueError(
+            "sample returned an empty list; it returns an Episode, or a list"
+            " with one for each task"
+        )
     for i, episode in enumerate(episodes):
         if not isinstance(episode, Episode):
-            raise ValueError(f"sample returned a list with a {type(episode).__name__}; it must hold Episodes")
+            raise ValueError(
+                f"sample returned a list with a {type(episode).__name__}; it"
+                " must hold Episodes"
+            )
         if len(episode) != 1:
             raise ValueError(
-                f"episode {i} of the list has {len(episode)} tasks; in a list each episode is one task: split it by "
-                "[*episode.tasks()]"
+                f"episode {i} of the list has {len(episode)} tasks; in a list"
+                " each episode is one task: split it by [*episode.tasks()]"
             )
     return episodes

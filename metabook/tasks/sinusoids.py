@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Sine waves as regression tasks: the smallest problem on which learning to learn can be seen. Taught in section 3.1."""
+"""Sine waves as regression tasks: the smallest problem on which learning to
+learn can be seen. Taught in section 3.1.
+"""
 
 import math
 
@@ -13,9 +15,11 @@ __all__ = ["Sinusoids"]
 
 
 class Sinusoids:
-    """Endless regression tasks y = amplitude * sin(x - phase); task i is a function of ``(seed, i)`` alone.
+    """Endless regression tasks y = amplitude * sin(x - phase); task i is a
+    function of ``(seed, i)`` alone.
 
-    Amplitudes are uniform in [0.1, 5], phases in [0, pi], inputs in [-5, 5], as in section 5.1 of the MAML paper.
+    Amplitudes are uniform in [0.1, 5], phases in [0, pi], inputs in [-5, 5], as
+    in section 5.1 of the MAML paper.
 
     Parameters
     ----------
@@ -25,7 +29,8 @@ class Sinusoids:
 
     References
     ----------
-    Finn, Abbeel & Levine, *Model-Agnostic Meta-Learning*, 2017, https://arxiv.org/abs/1703.03400
+    Finn, Abbeel & Levine, *Model-Agnostic Meta-Learning*, 2017,
+    https://arxiv.org/abs/1703.03400
 
     Examples
     --------
@@ -35,23 +40,40 @@ class Sinusoids:
 
     def __init__(self, shot: int = 10, query: int = 10, seed: int = 0) -> None:
         if shot < 1 or query < 1:
-            raise ValueError(f"shot is {shot} and query is {query}; both must be at least 1")
+            raise ValueError(
+                f"shot is {shot} and query is {query}; both must be at least 1"
+            )
         self.shot, self.query, self.seed = shot, query, seed
 
     def __repr__(self) -> str:
-        return f"Sinusoids({self.shot}-shot, {self.query} queries, seed {self.seed})"
+        return (
+            f"Sinusoids({self.shot}-shot, {self.query} queries, seed"
+            f" {self.seed})"
+        )
 
-    def waves(self, tasks: int, start: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Amplitudes and phases of tasks ``start`` to ``start + tasks - 1``, each (T,)."""
+    def waves(
+        self, tasks: int, start: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Amplitudes and phases of tasks ``start`` to ``start + tasks - 1``,
+        each (T,).
+        """
         task = random_bits(self.seed, start + np.arange(tasks))
-        return 0.1 + 4.9 * random_uniform(task, 0), math.pi * random_uniform(task, 1)
+        return 0.1 + 4.9 * random_uniform(task, 0), math.pi * random_uniform(
+            task, 1
+        )
 
     def sample(self, tasks: int, start: int = 0) -> Episode:
-        """Draw tasks ``start`` to ``start + tasks - 1``; inputs and targets are (T, shot or query, 1) float32."""
+        """Draw tasks ``start`` to ``start + tasks - 1``; inputs and targets are
+        (T, shot or query, 1) float32.
+        """
         amplitude, phase = self.waves(tasks, start)
         task = random_bits(self.seed, start + np.arange(tasks))
-        x = -5 + 10 * random_uniform(task[:, None], 2 + np.arange(self.shot + self.query))
+        x = -5 + 10 * random_uniform(
+            task[:, None], 2 + np.arange(self.shot + self.query)
+        )
         y = amplitude[:, None] * np.sin(x - phase[:, None])
-        x_all, y_all = (torch.from_numpy(a[:, :, None].astype(np.float32)) for a in (x, y))
+        x_all, y_all = (
+            torch.from_numpy(a[:, :, None].astype(np.float32)) for a in (x, y)
+        )
         k = self.shot
         return Episode(x_all[:, :k], y_all[:, :k], x_all[:, k:], y_all[:, k:])

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Tasks of unequal size: another number of classes in each, another number of examples for each class.
+"""Tasks of unequal size: another number of classes in each, another number of
+examples for each class.
 
 Taught in section 2.1 of the book.
 """
@@ -13,20 +14,25 @@ from metabook.tasks.episode import Episode
 
 __all__ = ["VariedTasks"]
 
-_SIZES = 2**32  # where the counters of way and shots begin: those of FewShotTasks are below
+_SIZES = (
+    2**32
+)  # where the counters of way and shots begin: those of FewShotTasks are below
 
 
 class VariedTasks:
-    """Endless classification tasks of varied way and shot: task i is a function of ``(seed, i)`` alone.
+    """Endless classification tasks of varied way and shot: task i is a function
+    of ``(seed, i)`` alone.
 
-    A task draws its way, and each of its classes its own shot, both uniformly. Tasks of unequal size fit into no common
-    tensor, so they come as a list. With one way and one shot they are the tasks of `FewShotTasks`.
+    A task draws its way, and each of its classes its own shot, both uniformly.
+    Tasks of unequal size fit into no common tensor, so they come as a list.
+    With one way and one shot they are the tasks of `FewShotTasks`.
 
     Parameters
     ----------
     images : LabelledImages
     way, shot : int or (int, int)
-        Smallest and largest. A class with too few examples for its shot gives what the queries leave.
+        Smallest and largest. A class with too few examples for its shot gives
+        what the queries leave.
     query : int
         Query examples a class.
     seed : int
@@ -34,20 +40,30 @@ class VariedTasks:
     Raises
     ------
     ValueError
-        If there are fewer classes than the largest way, or a class has too few examples for the smallest shot.
+        If there are fewer classes than the largest way, or a class has too few
+        examples for the smallest shot.
 
     References
     ----------
-    Triantafillou et al., *Meta-Dataset*, 2020, https://arxiv.org/abs/1903.03096, where ways and shots vary by rules
-    of their own.
+    Triantafillou et al., *Meta-Dataset*, 2020,
+    https://arxiv.org/abs/1903.03096, where ways and shots vary by rules of
+    their own.
 
     Examples
     --------
     >>> import metabook as mb
-    >>> tasks = mb.VariedTasks(mb.glyphs(classes=30, seed=0), way=(5, 20), shot=(1, 10), query=3, seed=0)
+    >>> tasks = mb.VariedTasks(
+    ...     mb.glyphs(classes=30, seed=0),
+    ...     way=(5, 20),
+    ...     shot=(1, 10),
+    ...     query=3,
+    ...     seed=0,
+    ... )
     >>> [len(episode) for episode in tasks.sample(3)]
     [1, 1, 1]
-    >>> torch.equal(tasks.sample(1, start=7)[0].query_x, tasks.sample(8)[7].query_x)
+    >>> torch.equal(
+    ...     tasks.sample(1, start=7)[0].query_x, tasks.sample(8)[7].query_x
+    ... )
     True
     """
 
@@ -64,39 +80,56 @@ class VariedTasks:
             raise ValueError(f"query is {query}; it must be at least 1")
         if self.way[1] > len(images.names):
             raise ValueError(
-                f"a {self.way[1]}-way task needs {self.way[1]} classes; these images have {len(images.names)}"
+                f"a {self.way[1]}-way task needs {self.way[1]} classes; these"
+                f" images have {len(images.names)}"
             )
         smallest = int(np.argmin(images.counts))
         if images.counts[smallest] < self.shot[0] + query:
             raise ValueError(
-                f"class {images.names[smallest]!r} has {images.counts[smallest]} examples; "
-                f"{self.shot[0]}-shot with {query} queries needs {self.shot[0] + query}"
+                f"class {images.names[smallest]!r} has"
+                f" {images.counts[smallest]} examples; {self.shot[0]}-shot with"
+                f" {query} queries needs {self.shot[0] + query}"
             )
         self.images, self.query, self.seed = images, query, seed
 
     def __repr__(self) -> str:
         (a, b), (c, d) = self.way, self.shot
-        return f"VariedTasks({a} to {b}-way, {c} to {d}-shot, {self.query} queries, seed {self.seed}, {self.images})"
+        return (
+            f"VariedTasks({a} to {b}-way, {c} to {d}-shot, {self.query}"
+            f" queries, seed {self.seed}, {self.images})"
+        )
 
     def sample(self, tasks: int, start: int = 0) -> list[Episode]:
-        """Draw tasks ``start`` to ``start + tasks - 1``, each an episode with T = 1 and labels from 0."""
+        """Draw tasks ``start`` to ``start + tasks - 1``, each an episode with T
+        = 1 and labels from 0.
+        """
         return [self._task(i) for i in range(start, start + tasks)]
 
     def _task(self, i: int) -> Episode:
         task = random_bits(self.seed, i)
         way = int(_between(self.way, random_uniform(task, _SIZES)))
-        classes = random_choice(random_bits(task, [0]), len(self.images.names), way)[0]
-        shots = _between(self.shot, random_uniform(task, _SIZES + 1 + np.arange(way)))
+        classes = random_choice(
+            random_bits(task, [0]), len(self.images.names), way
+        )[0]
+        shots = _between(
+            self.shot, random_uniform(task, _SIZES + 1 + np.arange(way))
+        )
         shots = np.minimum(shots, self.images.counts[classes] - self.query)
         support, query = [], []
         for column, (c, shot) in enumerate(zip(classes, shots, strict=True)):
-            chosen = random_choice(random_bits(task, [1 + column]), self.images.counts[c], shot + self.query)[0]
+            chosen = random_choice(
+                random_bits(task, [1 + column]),
+                self.images.counts[c],
+                shot + self.query,
+            )[0]
             rows = torch.from_numpy(self.images.offsets[c] + chosen)
             support.append(rows[:shot])
             query.append(rows[shot:])
 
         def part(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-            labels = torch.cat([torch.full((len(r),), column) for column, r in enumerate(rows)])
+            labels = torch.cat(
+                [torch.full((len(r),), column) for column, r in enumerate(rows)]
+            )
             return self.images.pixels(torch.cat(rows))[None], labels[None]
 
         return Episode(*part(support), *part(query))
@@ -105,10 +138,15 @@ class VariedTasks:
 def _range(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
     low, high = (value, value) if isinstance(value, int) else value
     if not 1 <= low <= high:
-        raise ValueError(f"{name} is {value}; it is a number from 1, or a smallest and a largest one")
+        raise ValueError(
+            f"{name} is {value}; it is a number from 1, or a smallest and a"
+            " largest one"
+        )
     return low, high
 
 
 def _between(ends: tuple[int, int], u: np.ndarray) -> np.ndarray:
-    """Uniform numbers in (0, 1) as integers from the first of the ends to the last."""
+    """Uniform numbers in (0, 1) as integers from the first of the ends to the
+    last.
+    """
     return ends[0] + (u * (ends[1] - ends[0] + 1)).astype(np.int64)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The contracts of the package as tests that a course can run on its own learners and strategies.
+"""The contracts of the package as tests that a course can run on its own
+learners and strategies.
 
 Both raise an `AssertionError` that says what was violated and where to look.
 """

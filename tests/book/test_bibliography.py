@@ -16,8 +16,15 @@ Missing:
 
 def test_every_paper_that_is_cited_has_an_entry():
     known = {link_of(entry.fields["url"]) for entry in papers().values()}
-    missing = {link: where for link, where in citations().items() if link not in known}
-    assert not missing, HOW.format("\n".join(f"https://{link}  cited in {', '.join(w)}" for link, w in missing.items()))
+    missing = {
+        link: where for link, where in citations().items() if link not in known
+    }
+    assert not missing, HOW.format(
+        "\n".join(
+            f"https://{link}  cited in {', '.join(w)}"
+            for link, w in missing.items()
+        )
+    )
 
 
 @pytest.mark.parametrize("key", papers())
@@ -26,7 +33,9 @@ def test_an_entry_is_complete_and_cited(key):
     assert {"title", "year", "url"} <= set(entry.fields), key
     assert entry.persons["author"], key
     assert entry.fields["url"].startswith("https://"), key
-    assert citations().get(link_of(entry.fields["url"])), f"nothing cites {key}: delete it, or cite it by its url"
+    assert citations().get(link_of(entry.fields["url"])), (
+        f"nothing cites {key}: delete it, or cite it by its url"
+    )
 
 
 def test_no_paper_has_two_entries():
@@ -41,6 +50,6 @@ def test_one_paper_is_recognised_behind_two_ways_of_linking_to_it():
         "https://www.arxiv.org/abs/1703.03400.",
     ):
         assert link_of(link) == "arxiv.org/abs/1703.03400"
-    assert PAPER.findall("see (https://doi.org/10.1126/science.aab3050), and") == [
-        "https://doi.org/10.1126/science.aab3050"
-    ]
+    assert PAPER.findall(
+        "see (https://doi.org/10.1126/science.aab3050), and"
+    ) == ["https://doi.org/10.1126/science.aab3050"]

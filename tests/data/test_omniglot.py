@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Omniglot: the real files where they are, and every way in which a file can be wrong."""
+"""Omniglot: the real files where they are, and every way in which a file can be
+wrong.
+"""
 
 import io
 import os
@@ -16,7 +18,10 @@ import torch
 import metabook as mb
 
 SOURCE = Path(os.environ.get("METABOOK_DATA", "nowhere")) / "omniglot"
-real = pytest.mark.skipif(not SOURCE.is_dir(), reason="no Omniglot: set METABOOK_DATA to a folder that has it")
+real = pytest.mark.skipif(
+    not SOURCE.is_dir(),
+    reason="no Omniglot: set METABOOK_DATA to a folder that has it",
+)
 
 
 @pytest.fixture
@@ -41,12 +46,20 @@ def omniglot():
 @real
 def test_the_split_is_that_of_the_papers(omniglot):
     train, valid, test = omniglot.split()
-    assert [len(p.names) for p in (train, valid, test)] == [4 * 1028, 4 * 172, 4 * 423]
+    assert [len(p.names) for p in (train, valid, test)] == [
+        4 * 1028,
+        4 * 172,
+        4 * 423,
+    ]
     assert all((p.counts == 20).all() for p in (train, valid, test))
     groups = [set(p.groups) for p in (train, valid, test)]
-    assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
+    assert not (
+        groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2]
+    )
     for part, name in ((train, "train"), (valid, "val"), (test, "test")):
-        assert sorted(part.names) == sorted((SOURCE / f"vinyals_{name}.txt").read_text().split())
+        assert sorted(part.names) == sorted(
+            (SOURCE / f"vinyals_{name}.txt").read_text().split()
+        )
 
 
 @real
@@ -56,17 +69,24 @@ def test_ink_is_one_and_rotations_are_rotations(omniglot):
     first = omniglot.images[omniglot.offsets[:4], 0]
     for k in range(4):
         assert torch.equal(first[k], torch.rot90(first[0], k))
-    assert set(np.unique(omniglot.images[:1000])) == {0, 255}, "nearest-neighbour images are two-valued"
+    assert set(np.unique(omniglot.images[:1000])) == {
+        0,
+        255,
+    }, "nearest-neighbour images are two-valued"
 
 
 @real
 def test_a_turn_of_the_small_image_is_the_small_image_of_the_turn():
     from PIL import Image
 
-    with zipfile.ZipFile(next(SOURCE.glob("images_background*.zip"))) as archive:
+    with zipfile.ZipFile(
+        next(SOURCE.glob("images_background*.zip"))
+    ) as archive:
         image = Image.open(io.BytesIO(archive.read(archive.namelist()[0])))
         for k in range(4):
-            turned_then_small = np.asarray(image.rotate(90 * k).resize((28, 28)))
+            turned_then_small = np.asarray(
+                image.rotate(90 * k).resize((28, 28))
+            )
             small_then_turned = np.rot90(np.asarray(image.resize((28, 28))), k)
             assert (turned_then_small == small_then_turned).all()
 
@@ -79,8 +99,12 @@ def test_smoothed_images_have_greys_and_upright_ones_a_quarter_of_the_classes():
 
 
 @real
-@pytest.mark.parametrize("harm", ["truncate", "flip", "hostile", "missing", "empty"])
-def test_a_broken_archive_is_refused_and_the_good_copy_kept_and_used(offline, tmp_path, harm):
+@pytest.mark.parametrize(
+    "harm", ["truncate", "flip", "hostile", "missing", "empty"]
+)
+def test_a_broken_archive_is_refused_and_the_good_copy_kept_and_used(
+    offline, tmp_path, harm
+):
     good = tmp_path / "cache" / "metabook" / "omniglot"
     shutil.copytree(SOURCE, good)
     before = {p.name: p.read_bytes() for p in good.iterdir()}
@@ -89,17 +113,24 @@ def test_a_broken_archive_is_refused_and_the_good_copy_kept_and_used(offline, tm
     if harm == "truncate":
         bad.write_bytes(source[: len(source) // 2])
     elif harm == "flip":
-        bad.write_bytes(source[:5000] + bytes([source[5000] ^ 0xFF]) + source[5001:])
+        bad.write_bytes(
+            source[:5000] + bytes([source[5000] ^ 0xFF]) + source[5001:]
+        )
     elif harm == "empty":
         bad.write_bytes(b"")
     else:
-        with zipfile.ZipFile(io.BytesIO(source)) as old, zipfile.ZipFile(bad, "w") as new:
+        with (
+            zipfile.ZipFile(io.BytesIO(source)) as old,
+            zipfile.ZipFile(bad, "w") as new,
+        ):
             names = old.namelist() if harm == "hostile" else old.namelist()[1:]
             for name in names:
                 new.writestr(name, old.read(name))
             if harm == "hostile":
                 new.writestr("../../escaped.png", b"x")
-    with pytest.warns(UserWarning, match=r"images_background\.zip is left aside"):
+    with pytest.warns(
+        UserWarning, match=r"images_background\.zip is left aside"
+    ):
         images = mb.omniglot(rotations=False)
     assert len(images.names) == 1623
     assert {p.name: p.read_bytes() for p in good.iterdir()} == before
@@ -119,7 +150,9 @@ def test_without_a_good_copy_the_way_out_is_named(offline, name):
 def test_a_download_is_checked_and_then_kept(offline, tmp_path, monkeypatch):
     files = {}
     for part in ("background", "evaluation"):
-        files[f"images_{part}.zip"] = next(SOURCE.glob(f"images_{part}*.zip")).read_bytes()
+        files[f"images_{part}.zip"] = next(
+            SOURCE.glob(f"images_{part}*.zip")
+        ).read_bytes()
     for part in ("train", "val", "test"):
         files[f"{part}.txt"] = (SOURCE / f"vinyals_{part}.txt").read_bytes()
 
@@ -132,7 +165,9 @@ def test_a_download_is_checked_and_then_kept(offline, tmp_path, monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", serve)
     good = files["images_evaluation.zip"]
     files["images_evaluation.zip"] = good[:-100]
-    with pytest.raises(RuntimeError, match="delivered something else.*Nothing was kept"):
+    with pytest.raises(
+        RuntimeError, match="delivered something else.*Nothing was kept"
+    ):
         mb.omniglot()
     cache = tmp_path / "cache" / "metabook" / "omniglot"
     assert [p.name for p in cache.iterdir()] == ["images_background.zip"]
@@ -153,11 +188,19 @@ def test_archives_that_lie_are_refused_and_never_inflated(harm, monkeypatch):
 
     name = "images_background/Greek/character01/0001_01.png"
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_BZIP2 if harm == "bzip2" else zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(name, bytes(3_000_000) if harm == "bomb" else b"x" * 100)
+    with zipfile.ZipFile(
+        buffer,
+        "w",
+        zipfile.ZIP_BZIP2 if harm == "bzip2" else zipfile.ZIP_DEFLATED,
+    ) as archive:
+        archive.writestr(
+            name, bytes(3_000_000) if harm == "bomb" else b"x" * 100
+        )
     data = buffer.getvalue()
     if harm == "bomb":  # claim 100 bytes in both headers
-        data = data.replace((3_000_000).to_bytes(4, "little"), (100).to_bytes(4, "little"))
+        data = data.replace(
+            (3_000_000).to_bytes(4, "little"), (100).to_bytes(4, "little")
+        )
     rng = np.random.default_rng(0)
     for _ in range(300 if harm == "fuzz" else 1):
         broken = bytearray(data)

@@ -23,7 +23,11 @@ def episode(tasks):
 
 
 def answer(learner, episode, **changes):
-    parts = {"support_x": episode.support_x, "support_y": episode.support_y, "query_x": episode.query_x} | changes
+    parts = {
+        "support_x": episode.support_x,
+        "support_y": episode.support_y,
+        "query_x": episode.query_x,
+    } | changes
     with torch.no_grad():
         return learner(**parts)
 
@@ -34,11 +38,19 @@ def test_a_learner_keeps_the_contract(learner, episode):
 
 def test_an_evaluation_leaves_the_modes_and_the_random_state(learner, tasks):
     next(learner.children()).train()  # a mixture of modes, to be found again
-    state, modes = copy.deepcopy(learner.state_dict()), [m.training for m in learner.modules()]
+    state, modes = (
+        copy.deepcopy(learner.state_dict()),
+        [m.training for m in learner.modules()],
+    )
     rng = torch.get_rng_state()
     mb.evaluate(learner, _Double(tasks), episodes=4)
     assert [m.training for m in learner.modules()] == modes
-    assert all(torch.equal(a, b) for a, b in zip(state.values(), learner.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(
+            state.values(), learner.state_dict().values(), strict=True
+        )
+    )
     assert torch.equal(rng, torch.get_rng_state())
 
 
@@ -63,8 +75,15 @@ def test_backward_reaches_every_parameter(name, episode):
 def test_a_query_label_that_the_support_set_lacks_is_named(learner, episode):
     wrong = episode.query_y.clone()
     wrong[1, 4] = 9
-    with pytest.raises(ValueError, match="query 4 of task 1 has label 9, which is not in its support set"):
-        learner.loss(mb.Episode(episode.support_x, episode.support_y, episode.query_x, wrong))
+    with pytest.raises(
+        ValueError,
+        match="query 4 of task 1 has label 9, which is not in its support set",
+    ):
+        learner.loss(
+            mb.Episode(
+                episode.support_x, episode.support_y, episode.query_x, wrong
+            )
+        )
 
 
 @pytest.mark.parametrize(
@@ -73,15 +92,29 @@ def test_a_query_label_that_the_support_set_lacks_is_named(learner, episode):
         ("support_x", lambda x: x[:, 1:], "must begin with the same"),
         ("query_x", lambda x: x[1:], "only the second size"),
         ("query_x", lambda x: x[..., 1:], "only the second size"),
-        ("support_x", lambda x: x[0], "must begin with the same|support_x\\[None\\]"),
+        (
+            "support_x",
+            lambda x: x[0],
+            "must begin with the same|support_x\\[None\\]",
+        ),
         ("support_y", lambda y: y[0], "For a single task add the first one"),
         ("support_x", lambda x: (255 * x).to(torch.uint8), "divided by 255"),
         ("support_y", lambda y: y % 2 == 0, "class labels are integers"),
-        ("query_x", lambda x: x.float(), "query_x is torch.float32 but the weights are torch.float64"),
-        ("support_x", lambda x: x.numpy(), r"support_x is a ndarray; learners take tensors"),
+        (
+            "query_x",
+            lambda x: x.float(),
+            "query_x is torch.float32 but the weights are torch.float64",
+        ),
+        (
+            "support_x",
+            lambda x: x.numpy(),
+            r"support_x is a ndarray; learners take tensors",
+        ),
     ],
 )
-def test_parts_that_do_not_fit_are_named_before_torch_fails(learner, episode, part, change, message):
+def test_parts_that_do_not_fit_are_named_before_torch_fails(
+    learner, episode, part, change, message
+):
     with pytest.raises(ValueError, match=message):
         answer(learner, episode, **{part: change(getattr(episode, part))})
 

@@ -25,15 +25,29 @@ import metabook as mb
 from metabook.book import results
 from metabook.nas import loop, proxies
 
-FILE = Path(os.environ.get("METABOOK_DATA", "nowhere")) / "nas" / "nasbench201_compact.npz"
-real = pytest.mark.skipif(not FILE.is_file(), reason="no NAS-Bench-201: set METABOOK_DATA to a folder that has it")
+FILE = (
+    Path(os.environ.get("METABOOK_DATA", "nowhere"))
+    / "nas"
+    / "nasbench201_compact.npz"
+)
+real = pytest.mark.skipif(
+    not FILE.is_file(),
+    reason="no NAS-Bench-201: set METABOOK_DATA to a folder that has it",
+)
 
 
 def evaluate(arch):
     return arch[0] + len(str(arch[2])) / 10
 
 
-@pytest.fixture(params=["random search", "evolution", "local search", "reinforce, independent"])
+@pytest.fixture(
+    params=[
+        "random search",
+        "evolution",
+        "local search",
+        "reinforce, independent",
+    ]
+)
 def make(request):
     return lambda seed=0: STRATEGIES[request.param](SPACE, seed)
 
@@ -55,7 +69,11 @@ def same(a, b):
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_spends_the_same_budget(name):
     calls = []
-    result = mb.nas.search(STRATEGIES[name](SPACE, 0), lambda arch: calls.append(arch) or evaluate(arch), budget=48)
+    result = mb.nas.search(
+        STRATEGIES[name](SPACE, 0),
+        lambda arch: calls.append(arch) or evaluate(arch),
+        budget=48,
+    )
     assert len(result.history) == 48
     assert len(calls) + sum(trial.repeated for trial in result.history) == 48
     assert result.score == max(map(evaluate, calls)) == evaluate(result.best)
@@ -63,8 +81,12 @@ def test_every_strategy_spends_the_same_budget(name):
 
 def test_a_repeated_architecture_counts_is_marked_and_is_answered_from_memory():
     noise = random.Random(0)
-    space = mb.nas.SearchSpace({"a": [0, 1], "b": [0, 1]}, canonical=lambda arch: (arch[0], 0))  # b changes nothing
-    result = mb.nas.search(mb.nas.RandomSearch(space), lambda arch: noise.random(), budget=20)
+    space = mb.nas.SearchSpace(
+        {"a": [0, 1], "b": [0, 1]}, canonical=lambda arch: (arch[0], 0)
+    )  # b changes nothing
+    result = mb.nas.search(
+        mb.nas.RandomSearch(space), lambda arch: noise.random(), budget=20
+    )
     first = {}
     for trial in result.history:
         key = space.canonical(trial.architecture)
@@ -74,13 +96,23 @@ def test_a_repeated_architecture_counts_is_marked_and_is_answered_from_memory():
 
 
 def test_the_best_is_the_first_with_the_highest_score():
-    result = mb.nas.SearchResult([mb.nas.Trial((i,), s) for i, s in enumerate([1.0, 3.0, None, 3.0])])
+    result = mb.nas.SearchResult(
+        [mb.nas.Trial((i,), s) for i, s in enumerate([1.0, 3.0, None, 3.0])]
+    )
     assert (result.best, result.score) == ((1,), 3.0)
-    assert repr(result) == "SearchResult(4 trials, 0 repeated, 1 failed; best (1,), score 3.0000)"
+    assert (
+        repr(result)
+        == "SearchResult(4 trials, 0 repeated, 1 failed; best (1,), score"
+        " 3.0000)"
+    )
 
 
 def test_no_test_data_can_enter_a_search():
-    assert not [name for name in inspect.signature(mb.nas.search).parameters if "test" in name]
+    assert not [
+        name
+        for name in inspect.signature(mb.nas.search).parameters
+        if "test" in name
+    ]
 
     class Canary:
         def __getitem__(self, index):
@@ -92,7 +124,11 @@ def test_no_test_data_can_enter_a_search():
         valid, test = list(range(10)), Canary()
 
     data = Data()
-    result = mb.nas.search(mb.nas.RandomSearch(SPACE), lambda arch: arch[0] + sum(data.valid), budget=10)
+    result = mb.nas.search(
+        mb.nas.RandomSearch(SPACE),
+        lambda arch: arch[0] + sum(data.valid),
+        budget=10,
+    )
     assert all(trial.error is None for trial in result.history)
     with pytest.raises(AssertionError, match="looked at the test set"):
         data.test[0]
@@ -109,9 +145,13 @@ class _Slow(ThreadPoolExecutor):
 def test_a_run_depends_on_how_many_are_in_flight_and_not_on_the_workers(make):
     def history(in_flight, workers):
         if not workers:
-            return mb.nas.search(make(), evaluate, budget=40, in_flight=in_flight).history
+            return mb.nas.search(
+                make(), evaluate, budget=40, in_flight=in_flight
+            ).history
         with _Slow(workers) as executor:
-            return mb.nas.search(make(), evaluate, 40, executor=executor, in_flight=in_flight).history
+            return mb.nas.search(
+                make(), evaluate, 40, executor=executor, in_flight=in_flight
+            ).history
 
     assert history(4, 0) == history(4, 1) == history(4, 5)
     assert history(1, 0) == history(1, 3)
@@ -119,7 +159,10 @@ def test_a_run_depends_on_how_many_are_in_flight_and_not_on_the_workers(make):
 
 def test_results_that_depend_on_scores_differ_with_the_number_in_flight():
     strategies = [STRATEGIES["evolution"](SPACE, 0) for _ in range(2)]
-    one, four = (mb.nas.search(s, evaluate, 40, in_flight=k).history for s, k in zip(strategies, (1, 4), strict=True))
+    one, four = (
+        mb.nas.search(s, evaluate, 40, in_flight=k).history
+        for s, k in zip(strategies, (1, 4), strict=True)
+    )
     assert one != four
 
 
@@ -144,15 +187,21 @@ def test_no_more_than_in_flight_wait_at_once_and_no_network_is_evaluated_twice()
 
     strategy = Watching(mb.nas.SearchSpace({"a": [0, 1, 2]}))
     with _Slow(4) as executor:
-        result = mb.nas.search(strategy, noted, budget=30, executor=executor, in_flight=4)
+        result = mb.nas.search(
+            strategy, noted, budget=30, executor=executor, in_flight=4
+        )
     assert strategy.most == 4
-    assert strategy.waiting == 0  # no proposal is left over: the budget was known
+    assert (
+        strategy.waiting == 0
+    )  # no proposal is left over: the budget was known
     assert sorted(calls) == [(0,), (1,), (2,)]
     assert sum(not trial.repeated for trial in result.history) == 3
 
 
 def test_what_the_workers_run_can_be_pickled():
-    assert pickle.loads(pickle.dumps(partial(loop._attempt, evaluate)))((3, "a", None)) == (3.4, None)
+    assert pickle.loads(pickle.dumps(partial(loop._attempt, evaluate)))(
+        (3, "a", None)
+    ) == (3.4, None)
 
 
 def test_failures_are_recorded_and_survived(make):
@@ -161,12 +210,17 @@ def test_failures_are_recorded_and_survived(make):
             raise MemoryError("too large")
         return math.nan if arch[0] == 1 else evaluate(arch)
 
-    with pytest.warns(RuntimeWarning, match="failed .*recorded, and the search goes on") as caught:
+    with pytest.warns(
+        RuntimeWarning, match="failed .*recorded, and the search goes on"
+    ) as caught:
         result = mb.nas.search(make(), fragile, budget=50)
     assert len(caught) == 1  # the first one only
     assert len(result.history) == 50
     for trial in result.history:
-        expected = {0: "MemoryError: too large", 1: "evaluate returned nan"}.get(trial.architecture[0])
+        expected = {
+            0: "MemoryError: too large",
+            1: "evaluate returned nan",
+        }.get(trial.architecture[0])
         assert trial.error == expected
         assert (trial.score is None) == (expected is not None)
     assert result.best[0] >= 2
@@ -174,9 +228,14 @@ def test_failures_are_recorded_and_survived(make):
 
 def test_if_everything_fails_the_first_reason_is_told():
     with pytest.warns(RuntimeWarning):
-        result = mb.nas.search(mb.nas.RandomSearch(SPACE), lambda arch: arch.nothing, budget=5)
+        result = mb.nas.search(
+            mb.nas.RandomSearch(SPACE), lambda arch: arch.nothing, budget=5
+        )
     assert repr(result).endswith("5 failed)")
-    with pytest.raises(ValueError, match="no evaluation succeeded.*AttributeError: 'tuple' object"):
+    with pytest.raises(
+        ValueError,
+        match="no evaluation succeeded.*AttributeError: 'tuple' object",
+    ):
         result.best
 
 
@@ -184,12 +243,18 @@ def test_a_broken_pool_is_not_taken_for_a_bad_architecture():
     executor = ThreadPoolExecutor(1)
     executor.shutdown()
     with pytest.raises(RuntimeError, match="after shutdown"):
-        mb.nas.search(mb.nas.RandomSearch(SPACE), evaluate, budget=5, executor=executor)
+        mb.nas.search(
+            mb.nas.RandomSearch(SPACE), evaluate, budget=5, executor=executor
+        )
 
 
 def test_time_ends_a_search():
     result = mb.nas.search(
-        mb.nas.RandomSearch(SPACE), lambda arch: time.sleep(0.01) or 1.0, 10**6, seconds=0.1, in_flight=3
+        mb.nas.RandomSearch(SPACE),
+        lambda arch: time.sleep(0.01) or 1.0,
+        10**6,
+        seconds=0.1,
+        in_flight=3,
     )
     assert 3 <= len(result.history) < 30
     assert result.seconds >= 0.1
@@ -198,11 +263,15 @@ def test_time_ends_a_search():
 @pytest.mark.parametrize(("budget", "in_flight"), [(0, 1), (10, 0)])
 def test_a_search_for_nothing_is_refused(budget, in_flight):
     with pytest.raises(ValueError, match="must be at least 1"):
-        mb.nas.search(mb.nas.RandomSearch(SPACE), evaluate, budget, in_flight=in_flight)
+        mb.nas.search(
+            mb.nas.RandomSearch(SPACE), evaluate, budget, in_flight=in_flight
+        )
 
 
 def test_what_cannot_be_called_is_not_tried_a_thousand_times():
-    with pytest.raises(TypeError, match="evaluate is 0.5; it must be a function"):
+    with pytest.raises(
+        TypeError, match="evaluate is 0.5; it must be a function"
+    ):
         mb.nas.search(mb.nas.RandomSearch(SPACE), 0.5, budget=1000)
 
 
@@ -211,7 +280,9 @@ def test_what_cannot_be_called_is_not_tried_a_thousand_times():
 
 @pytest.mark.parametrize("save_every", [0.0, 3600.0])
 @pytest.mark.parametrize(("in_flight", "workers"), [(1, 0), (3, 0), (3, 2)])
-def test_a_search_resumes_bit_for_bit(make, tmp_path, monkeypatch, in_flight, workers, save_every):
+def test_a_search_resumes_bit_for_bit(
+    make, tmp_path, monkeypatch, in_flight, workers, save_every
+):
     monkeypatch.setattr(loop, "SAVE_EVERY", save_every)
 
     def run(strategy, limit, folder):
@@ -224,44 +295,75 @@ def test_a_search_resumes_bit_for_bit(make, tmp_path, monkeypatch, in_flight, wo
             return evaluate(arch)
 
         executor = ThreadPoolExecutor(workers) if workers else None
-        return mb.nas.search(strategy, interrupted, 30, executor=executor, in_flight=in_flight, checkpoint=folder)
+        return mb.nas.search(
+            strategy,
+            interrupted,
+            30,
+            executor=executor,
+            in_flight=in_flight,
+            checkpoint=folder,
+        )
 
     whole = make()
     expected = run(whole, math.inf, None)
-    for seed, limit in ((0, 6), (7, 0), (7, 1), (7, 3)):  # a checkpoint replaces the seed of later parts
+    for seed, limit in (
+        (0, 6),
+        (7, 0),
+        (7, 1),
+        (7, 3),
+    ):  # a checkpoint replaces the seed of later parts
         with pytest.raises(KeyboardInterrupt):
             run(make(seed), limit, tmp_path)
     parts = make(7)
     found = run(parts, math.inf, tmp_path)
     assert found.history == expected.history
     assert same(whole.state_dict(), parts.state_dict())
-    logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [mb.nas.Trial(tuple(line.pop("architecture")), **line) for line in logged] == expected.history
+    logged = [
+        json.loads(line)
+        for line in (tmp_path / "log.jsonl").read_text().splitlines()
+    ]
+    assert [
+        mb.nas.Trial(tuple(line.pop("architecture")), **line) for line in logged
+    ] == expected.history
 
 
-def test_a_finished_search_is_not_made_again_and_a_larger_budget_goes_on(make, tmp_path):
+def test_a_finished_search_is_not_made_again_and_a_larger_budget_goes_on(
+    make, tmp_path
+):
     first = mb.nas.search(make(), evaluate, budget=20, checkpoint=tmp_path)
     again = mb.nas.search(make(), pytest.fail, budget=20, checkpoint=tmp_path)
     assert again.history == first.history
     assert again.seconds >= first.seconds
     more = mb.nas.search(make(), evaluate, budget=35, checkpoint=tmp_path)
     assert more.history == mb.nas.search(make(), evaluate, budget=35).history
-    with pytest.raises(ValueError, match="holds 35 trials already, more than 20"):
+    with pytest.raises(
+        ValueError, match="holds 35 trials already, more than 20"
+    ):
         mb.nas.search(make(), evaluate, budget=20, checkpoint=tmp_path)
 
 
 def test_a_checkpoint_of_another_search_is_refused_by_what_differs(tmp_path):
     def run(strategy, in_flight=1):
-        mb.nas.search(strategy, evaluate, 5, checkpoint=tmp_path, in_flight=in_flight)
+        mb.nas.search(
+            strategy, evaluate, 5, checkpoint=tmp_path, in_flight=in_flight
+        )
 
     evolution = mb.nas.RegularizedEvolution
     run(evolution(SPACE, population=5, sample=2))
     with pytest.raises(ValueError, match="other settings: strategy differ"):
         run(evolution(SPACE, population=6, sample=2))
-    with pytest.raises(ValueError, match="other settings: strategy, in_flight differ"):
+    with pytest.raises(
+        ValueError, match="other settings: strategy, in_flight differ"
+    ):
         run(mb.nas.RandomSearch(SPACE), in_flight=2)
     with pytest.raises(ValueError, match="other settings: decisions differ"):
-        run(evolution(mb.nas.SearchSpace({"one": [0, 1], "two": ["a"], "three": [1]}), population=5, sample=2))
+        run(
+            evolution(
+                mb.nas.SearchSpace({"one": [0, 1], "two": ["a"], "three": [1]}),
+                population=5,
+                sample=2,
+            )
+        )
 
 
 # --- tables ---
@@ -270,7 +372,10 @@ def test_a_checkpoint_of_another_search_is_refused_by_what_differs(tmp_path):
 def test_a_table_knows_budgets_and_seeds():
     space = mb.nas.SearchSpace({"a": [0, 1], "b": [0, 1]})
     rng = np.random.default_rng(0)
-    valid, test = {1: rng.random((4, 3)), 8: rng.random((4, 2))}, rng.random((4, 5))
+    valid, test = (
+        {1: rng.random((4, 3)), 8: rng.random((4, 2))},
+        rng.random((4, 5)),
+    )
     table = mb.nas.Table(space, valid, test)
     for row, arch in enumerate(space):
         assert table.valid(arch) == valid[8][row, 0]
@@ -291,7 +396,10 @@ def test_a_table_knows_budgets_and_seeds():
 
 def test_a_table_with_a_row_missing_is_refused():
     space = mb.nas.SearchSpace({"a": [0, 1], "b": [0, 1]})
-    with pytest.raises(ValueError, match=r"valid\[1\] has shape \(3,\); the space has 4 architectures"):
+    with pytest.raises(
+        ValueError,
+        match=r"valid\[1\] has shape \(3,\); the space has 4 architectures",
+    ):
         mb.nas.Table(space, {1: [0.1, 0.2, 0.3]}, [0.1] * 4)
     with pytest.raises(ValueError, match="no budget"):
         mb.nas.Table(space, {}, [0.1] * 4)
@@ -299,7 +407,9 @@ def test_a_table_with_a_row_missing_is_refused():
 
 def test_another_file_is_not_taken_for_the_benchmark(tmp_path):
     np.savez(tmp_path / "x.npz", ops=["none"])
-    with pytest.raises(ValueError, match=r"lacks arch, datasets, edges, test200, val12"):
+    with pytest.raises(
+        ValueError, match=r"lacks arch, datasets, edges, test200, val12"
+    ):
         mb.nas.load_nasbench201(tmp_path / "x.npz")
 
 
@@ -313,7 +423,9 @@ def test_nasbench201_has_its_cells_and_its_optimum(cells):
     space = cells.space
     assert len(space) == 5**6 == 15625
     assert cells.budgets == (12,)
-    assert cells.test(cells.best) == pytest.approx(94.373, abs=1e-3)  # as the benchmark's authors report
+    assert cells.test(cells.best) == pytest.approx(
+        94.373, abs=1e-3
+    )  # as the benchmark's authors report
     with np.load(FILE) as file:
         row = 4321
         arch = tuple(file["ops"][i] for i in file["arch"][row])
@@ -322,38 +434,78 @@ def test_nasbench201_has_its_cells_and_its_optimum(cells):
         assert cells.test(arch) == file["test200"][row, 0]
     hundred = mb.nas.load_nasbench201(FILE, "cifar100")
     assert hundred.test(hundred.best) == pytest.approx(73.513, abs=1e-3)
-    with pytest.raises(ValueError, match="choose one of cifar10, cifar100, imagenet16-120"):
+    with pytest.raises(
+        ValueError, match="choose one of cifar10, cifar100, imagenet16-120"
+    ):
         mb.nas.load_nasbench201(FILE, "mnist")
 
 
-NONE, SKIP, ONE, THREE, POOL = "none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"
+NONE, SKIP, ONE, THREE, POOL = (
+    "none",
+    "skip_connect",
+    "nor_conv_1x1",
+    "nor_conv_3x3",
+    "avg_pool_3x3",
+)
 
 
 @real
 @pytest.mark.parametrize(
     ("a", "b", "equal"),
     [  # edges 1<-0, 2<-0, 2<-1, 3<-0, 3<-1, 3<-2
-        ((ONE, THREE, NONE, SKIP, POOL, ONE), (THREE, ONE, NONE, SKIP, ONE, POOL), True),  # nodes 1 and 2 exchanged
+        (
+            (ONE, THREE, NONE, SKIP, POOL, ONE),
+            (THREE, ONE, NONE, SKIP, ONE, POOL),
+            True,
+        ),  # nodes 1 and 2 exchanged
         (
             (ONE, THREE, SKIP, SKIP, POOL, ONE),
             (THREE, ONE, SKIP, SKIP, ONE, POOL),
             False,
         ),  # not where an edge joins them
-        ((ONE, THREE, POOL, SKIP, NONE, NONE), (NONE, NONE, NONE, SKIP, NONE, NONE), True),  # leads nowhere
-        ((NONE, NONE, POOL, SKIP, POOL, POOL), (NONE, NONE, NONE, SKIP, NONE, NONE), True),  # pools of nothing
-        ((NONE, NONE, NONE, SKIP, ONE, NONE), (NONE, NONE, NONE, SKIP, NONE, NONE), False),  # but a shift is learned
-        ((SKIP, NONE, NONE, NONE, ONE, NONE), (NONE, NONE, NONE, ONE, NONE, NONE), True),  # around by a skip
-        ((ONE, ONE, NONE, NONE, SKIP, SKIP), (ONE, NONE, SKIP, NONE, SKIP, SKIP), False),  # f + g, and 2 f
-        ((POOL, POOL, NONE, NONE, SKIP, SKIP), (POOL, NONE, SKIP, NONE, SKIP, SKIP), True),  # a pool has no weights
+        (
+            (ONE, THREE, POOL, SKIP, NONE, NONE),
+            (NONE, NONE, NONE, SKIP, NONE, NONE),
+            True,
+        ),  # leads nowhere
+        (
+            (NONE, NONE, POOL, SKIP, POOL, POOL),
+            (NONE, NONE, NONE, SKIP, NONE, NONE),
+            True,
+        ),  # pools of nothing
+        (
+            (NONE, NONE, NONE, SKIP, ONE, NONE),
+            (NONE, NONE, NONE, SKIP, NONE, NONE),
+            False,
+        ),  # but a shift is learned
+        (
+            (SKIP, NONE, NONE, NONE, ONE, NONE),
+            (NONE, NONE, NONE, ONE, NONE, NONE),
+            True,
+        ),  # around by a skip
+        (
+            (ONE, ONE, NONE, NONE, SKIP, SKIP),
+            (ONE, NONE, SKIP, NONE, SKIP, SKIP),
+            False,
+        ),  # f + g, and 2 f
+        (
+            (POOL, POOL, NONE, NONE, SKIP, SKIP),
+            (POOL, NONE, SKIP, NONE, SKIP, SKIP),
+            True,
+        ),  # a pool has no weights
     ],
 )
-def test_cells_that_are_the_same_network_have_one_canonical_form(cells, a, b, equal):
+def test_cells_that_are_the_same_network_have_one_canonical_form(
+    cells, a, b, equal
+):
     canonical = cells.space.canonical
     assert (canonical(a) == canonical(b)) == equal
 
 
 @real
-def test_the_canonical_form_is_its_own_and_does_not_change_when_nodes_are_renamed(cells):
+def test_the_canonical_form_is_its_own_and_does_not_change_when_nodes_are_renamed(
+    cells,
+):
     canonical = cells.space.canonical
     forms = {canonical(arch) for arch in cells.space}
     assert len(forms) == 5875
@@ -361,16 +513,23 @@ def test_the_canonical_form_is_its_own_and_does_not_change_when_nodes_are_rename
     for arch in cells.space:
         e10, e20, e21, e30, e31, e32 = arch
         if e21 == "none":
-            assert canonical(arch) == canonical((e20, e10, "none", e30, e32, e31))
+            assert canonical(arch) == canonical(
+                (e20, e10, "none", e30, e32, e31)
+            )
 
 
 @real
 def test_the_looked_up_accuracies_of_one_network_are_close(cells):
     groups = {}
     for arch in cells.space:
-        groups.setdefault(cells.space.canonical(arch), []).append(cells.test(arch))
+        groups.setdefault(cells.space.canonical(arch), []).append(
+            cells.test(arch)
+        )
     many = [np.array(g) for g in groups.values() if len(g) > 1]
-    within = np.sqrt(sum(((g - g.mean()) ** 2).sum() for g in many) / sum(len(g) - 1 for g in many))
+    within = np.sqrt(
+        sum(((g - g.mean()) ** 2).sum() for g in many)
+        / sum(len(g) - 1 for g in many)
+    )
     assert within < 0.3  # the same network, trained again
     assert np.std([g.mean() for g in many]) > 10 * within
 
@@ -378,23 +537,45 @@ def test_the_looked_up_accuracies_of_one_network_are_close(cells):
 @real
 @pytest.mark.parametrize("dataset", ["cifar10", "imagenet16-120"])
 def test_the_committed_benchmark_is_what_the_strategies_find_now(dataset):
-    table, result = mb.nas.load_nasbench201(FILE, dataset), results.load("nasbench201")
+    table, result = (
+        mb.nas.load_nasbench201(FILE, dataset),
+        results.load("nasbench201"),
+    )
     for name, make in {
         "random": mb.nas.RandomSearch,
-        "evolution": lambda space, seed: mb.nas.RegularizedEvolution(space, population=30, sample=10, seed=seed),
+        "evolution": lambda space, seed: mb.nas.RegularizedEvolution(
+            space, population=30, sample=10, seed=seed
+        ),
         "local": mb.nas.LocalSearch,
     }.items():
-        found = [table.test(mb.nas.search(make(table.space, seed), table.valid, 105).best) for seed in range(5)]
-        assert found == pytest.approx(result["searched"][dataset][name]["seeds_0_to_4"], abs=1e-3), name
+        found = [
+            table.test(
+                mb.nas.search(make(table.space, seed), table.valid, 105).best
+            )
+            for seed in range(5)
+        ]
+        assert found == pytest.approx(
+            result["searched"][dataset][name]["seeds_0_to_4"], abs=1e-3
+        ), name
 
 
 def test_in_the_committed_benchmark_random_search_is_where_the_benchmarks_authors_found_it():
-    """105 evaluations stand for their 12,000 seconds; the other strategies lie above, the interval included."""
+    """105 evaluations stand for their 12,000 seconds; the other strategies lie
+    above, the interval included.
+    """
     result = results.load("nasbench201")
     published, sd = result["published"]["cifar10"]["random"]
     searched = result["searched"]["cifar10"]
-    assert abs(searched["random"]["test"]["mean"] - published) < 3 * sd * (2 / 500) ** 0.5
-    for name in ("evolution", "evolution_10_3", "reinforce_independent", "local"):
+    assert (
+        abs(searched["random"]["test"]["mean"] - published)
+        < 3 * sd * (2 / 500) ** 0.5
+    )
+    for name in (
+        "evolution",
+        "evolution_10_3",
+        "reinforce_independent",
+        "local",
+    ):
         gain = searched[name]["minus_random"]
         assert gain["mean"] - gain["ci95"] > 0, name
 
@@ -404,16 +585,30 @@ def test_in_the_committed_benchmark_random_search_is_where_the_benchmarks_author
 
 def network():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.0), nn.Linear(6, 3), nn.ReLU())
+    return nn.Sequential(
+        nn.Linear(4, 6),
+        nn.BatchNorm1d(6),
+        nn.ReLU(),
+        nn.Dropout(0.0),
+        nn.Linear(6, 3),
+        nn.ReLU(),
+    )
 
 
-X, Y = torch.randn(8, 4, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+X, Y = (
+    torch.randn(8, 4, generator=torch.Generator().manual_seed(1)),
+    torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]),
+)
 
 
 def test_proxies_leave_the_network_as_it_was():
     model = network().eval()
     state, rng = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    proxies.parameter_count(model), proxies.gradient_norm(model, X, Y), proxies.naswot(model, X)
+    (
+        proxies.parameter_count(model),
+        proxies.gradient_norm(model, X, Y),
+        proxies.naswot(model, X),
+    )
     assert same(dict(state), dict(model.state_dict()))
     assert torch.equal(rng, torch.get_rng_state())
     assert not model.training
@@ -432,14 +627,19 @@ def test_the_gradient_norm_is_that_of_all_weights_together():
     model = network()
     F.cross_entropy(model(X), Y).backward()
     expected = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
-    assert proxies.gradient_norm(network(), X, Y) == pytest.approx(float(expected), rel=1e-6)
+    assert proxies.gradient_norm(network(), X, Y) == pytest.approx(
+        float(expected), rel=1e-6
+    )
 
 
 def test_naswot_counts_the_rectifiers_that_agree():
     model = network()
     hidden = model[:3](X)
     codes = torch.cat([hidden > 0, model[3:](hidden) > 0], dim=1).int().tolist()
-    kernel = [[sum(a == b for a, b in zip(one, two, strict=True)) for two in codes] for one in codes]
+    kernel = [
+        [sum(a == b for a, b in zip(one, two, strict=True)) for two in codes]
+        for one in codes
+    ]
     expected = np.linalg.slogdet(np.array(kernel, dtype=float))[1]
     assert proxies.naswot(network(), X) == pytest.approx(expected, rel=1e-6)
 
@@ -457,5 +657,13 @@ def test_naswot_says_that_it_sees_modules_only():
 def test_every_public_name_of_the_search_is_documented(name):
     doc = inspect.getdoc(getattr(mb.nas, name))
     assert doc
-    if name not in ("Architecture", "SearchResult", "Strategy", "Trial", "candidates", "proxies", "supernet"):
+    if name not in (
+        "Architecture",
+        "SearchResult",
+        "Strategy",
+        "Trial",
+        "candidates",
+        "proxies",
+        "supernet",
+    ):
         assert "Examples" in doc

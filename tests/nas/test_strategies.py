@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The search space, and what each strategy must do beyond the contract that holds for all of them."""
+"""The search space, and what each strategy must do beyond the contract that
+holds for all of them.
+"""
 
 import math
 from collections import Counter, deque
@@ -15,16 +17,30 @@ from metabook.nas import reinforce
 from metabook.nas import space as space_module
 from metabook.testing import check_strategy
 
-SPACE = mb.nas.SearchSpace({"one": [0, 1, 2, 3], "two": ["a", "b", "c", "d"], "three": [True, False, None, 2.5]})
+SPACE = mb.nas.SearchSpace(
+    {
+        "one": [0, 1, 2, 3],
+        "two": ["a", "b", "c", "d"],
+        "three": [True, False, None, 2.5],
+    }
+)
 
 # a new strategy joins by one line
 STRATEGIES = {
     "random search": lambda space, seed: mb.nas.RandomSearch(space, seed=seed),
-    "evolution": lambda space, seed: mb.nas.RegularizedEvolution(space, population=6, sample=3, seed=seed),
-    "evolution, defaults": lambda space, seed: mb.nas.RegularizedEvolution(space, seed=seed),
+    "evolution": lambda space, seed: mb.nas.RegularizedEvolution(
+        space, population=6, sample=3, seed=seed
+    ),
+    "evolution, defaults": lambda space, seed: mb.nas.RegularizedEvolution(
+        space, seed=seed
+    ),
     "local search": lambda space, seed: mb.nas.LocalSearch(space, seed=seed),
-    "reinforce, lstm": lambda space, seed: mb.nas.Reinforce(space, hidden=8, seed=seed),
-    "reinforce, independent": lambda space, seed: mb.nas.Reinforce(space, "independent", entropy=0.1, seed=seed),
+    "reinforce, lstm": lambda space, seed: mb.nas.Reinforce(
+        space, hidden=8, seed=seed
+    ),
+    "reinforce, independent": lambda space, seed: mb.nas.Reinforce(
+        space, "independent", entropy=0.1, seed=seed
+    ),
 }
 
 
@@ -106,13 +122,19 @@ def test_a_space_lists_each_architecture_once():
     assert listed[1] == (0, "a", False)
 
 
-@pytest.mark.parametrize("arch", [(0, "a"), (0, "a", False, 1), (9, "a", False), [0, "a", False], None])
+@pytest.mark.parametrize(
+    "arch",
+    [(0, "a"), (0, "a", False, 1), (9, "a", False), [0, "a", False], None],
+)
 def test_what_is_not_an_architecture_is_not_in_the_space(arch):
     assert arch not in SPACE
 
 
 def test_random_architectures_are_uniform():
-    rng, limited = Random(0), mb.nas.SearchSpace(SPACE.decisions, constraint=lambda a: a[0] != 0)
+    rng, limited = (
+        Random(0),
+        mb.nas.SearchSpace(SPACE.decisions, constraint=lambda a: a[0] != 0),
+    )
     for space, size in ((SPACE, 64), (limited, 48)):
         counts = Counter(space.random(rng) for _ in range(6400))
         assert len(counts) == size == len(space)
@@ -128,15 +150,27 @@ def constraint(arch):
 
 
 @pytest.mark.parametrize("limit", [None, constraint])
-def test_a_mutation_changes_exactly_one_decision_and_reaches_every_neighbour(limit):
-    space, rng = mb.nas.SearchSpace(SPACE.decisions, constraint=limit), Random(0)
+def test_a_mutation_changes_exactly_one_decision_and_reaches_every_neighbour(
+    limit,
+):
+    space, rng = (
+        mb.nas.SearchSpace(SPACE.decisions, constraint=limit),
+        Random(0),
+    )
     parent = (1, "b", None)
     children = Counter(space.mutate(parent, rng) for _ in range(1000))
-    assert all(hamming(parent, child) == 1 and child in space for child in children)
+    assert all(
+        hamming(parent, child) == 1 and child in space for child in children
+    )
     expected = {arch for arch in space if hamming(parent, arch) == 1}
     assert set(children) == expected == set(space.neighbours(parent))
-    by_decision = [sum(n for child, n in children.items() if child[d] != parent[d]) for d in range(3)]
-    assert chisquare(by_decision).pvalue > 0.001  # a decision is drawn first, then its choice
+    by_decision = [
+        sum(n for child, n in children.items() if child[d] != parent[d])
+        for d in range(3)
+    ]
+    assert (
+        chisquare(by_decision).pvalue > 0.001
+    )  # a decision is drawn first, then its choice
 
 
 def test_a_decision_with_a_single_choice_is_never_mutated():
@@ -147,16 +181,27 @@ def test_a_decision_with_a_single_choice_is_never_mutated():
 def test_a_constraint_that_nothing_meets_is_given_up_soon(make, monkeypatch):
     monkeypatch.setattr(space_module, "TRIES", 1000)
     asked = []
-    space = mb.nas.SearchSpace({str(i): [0, 1] for i in range(30)}, constraint=asked.append)
-    with pytest.raises(ValueError, match=r"none of 1,000 .*meets the constraint"):
+    space = mb.nas.SearchSpace(
+        {str(i): [0, 1] for i in range(30)}, constraint=asked.append
+    )
+    with pytest.raises(
+        ValueError, match=r"none of 1,000 .*meets the constraint"
+    ):
         make(space, 0).ask()
     assert len(asked) <= 1000
 
 
 def test_an_architecture_without_neighbours_cannot_be_mutated():
-    parity = mb.nas.SearchSpace({"a": [0, 1], "b": [0, 1]}, constraint=lambda a: a[0] == a[1])
-    for space, arch in ((parity, (0, 0)), (mb.nas.SearchSpace({"a": [1]}), (1,))):
-        with pytest.raises(ValueError, match=r"cannot be mutated.*RandomSearch"):
+    parity = mb.nas.SearchSpace(
+        {"a": [0, 1], "b": [0, 1]}, constraint=lambda a: a[0] == a[1]
+    )
+    for space, arch in (
+        (parity, (0, 0)),
+        (mb.nas.SearchSpace({"a": [1]}), (1,)),
+    ):
+        with pytest.raises(
+            ValueError, match=r"cannot be mutated.*RandomSearch"
+        ):
             space.mutate(arch, Random(0))
 
 
@@ -184,7 +229,9 @@ def test_a_space_too_large_to_count_can_still_be_searched():
 
 
 def test_allowed_choices_are_those_that_can_be_completed():
-    space = mb.nas.SearchSpace(SPACE.decisions, constraint=lambda a: a[0] == 3 and a[2] is None)
+    space = mb.nas.SearchSpace(
+        SPACE.decisions, constraint=lambda a: a[0] == 3 and a[2] is None
+    )
     assert space.allowed(()) == (3,)
     assert space.allowed((3,)) == ("a", "b", "c", "d")
     assert space.allowed((3, "b")) == (None,)
@@ -216,19 +263,40 @@ def test_evolution_follows_a_trace_computed_by_hand():
         return arch
 
     # four random ones: positions 0 to 3
-    assert [cycle(s, x, y) for s, x, y in ((1, 0.1, 0.1), (4, 0.1, 0.9), (2, 0.9, 0.1), (3, 0.9, 0.9))] == [
+    assert [
+        cycle(s, x, y)
+        for s, x, y in (
+            (1, 0.1, 0.1),
+            (4, 0.1, 0.9),
+            (2, 0.9, 0.1),
+            (3, 0.9, 0.9),
+        )
+    ] == [
         (0, 0),
         (0, 1),
         (1, 0),
         (1, 1),
     ]
-    # positions 1 (score 4) and 3 (score 3) compete: 1 wins; decision 0 changes. The oldest, position 0, dies
+    # positions 1 (score 4) and 3 (score 3) compete: 1 wins; decision 0 changes.
+    # The oldest, position 0, dies
     assert cycle(0, 0.3, 0.8, 0.1, 0.5) == (1, 1)
-    assert strategy.population == [(0, (1, 1)), (4, (0, 1)), (2, (1, 0)), (3, (1, 1))]
-    # position 0 twice, with replacement: the worst has a child; position 1, the best of all, dies of age
+    assert strategy.population == [
+        (0, (1, 1)),
+        (4, (0, 1)),
+        (2, (1, 0)),
+        (3, (1, 1)),
+    ]
+    # position 0 twice, with replacement: the worst has a child; position 1, the
+    # best of all, dies of age
     assert cycle(5, 0.2, 0.0, 0.9, 0.5) == (1, 0)
-    assert strategy.population == [(0, (1, 1)), (5, (1, 0)), (2, (1, 0)), (3, (1, 1))]
-    # a failure takes the place of the oldest as well, and loses every tournament
+    assert strategy.population == [
+        (0, (1, 1)),
+        (5, (1, 0)),
+        (2, (1, 0)),
+        (3, (1, 1)),
+    ]
+    # a failure takes the place of the oldest as well, and loses every
+    # tournament
     assert cycle(None, 0.5, 0.3, 0.0, 0.5) == (0, 0)
     assert strategy.population[2] == (-math.inf, (0, 0))
     assert cycle(1, 0.6, 0.8, 0.0, 0.5) == (0, 1)
@@ -246,7 +314,9 @@ def algorithm_1(space, evaluate, population, sample, cycles, rng):
     while len(history) < cycles:
         candidates = []
         while len(candidates) < sample:
-            candidates.append(alive[int(rng.random() * len(alive))])  # stays in the population
+            candidates.append(
+                alive[int(rng.random() * len(alive))]
+            )  # stays in the population
         parent = max(candidates, key=lambda individual: individual[0])[1]
         child = space.mutate(parent, rng)
         alive.append((evaluate(child), child))
@@ -259,10 +329,13 @@ def test_evolution_is_algorithm_1(monkeypatch):
     def evaluate(arch):
         return arch[0] + len(str(arch[2]))
 
-    # the twin keeps the oldest on the left; the ring keeps each at its place: the same up to where counting starts
+    # the twin keeps the oldest on the left; the ring keeps each at its place:
+    # the same up to where counting starts
     class Rolled(mb.nas.RegularizedEvolution):
         def ask(self):
-            self.population = self.population[self.oldest :] + self.population[: self.oldest]
+            self.population = (
+                self.population[self.oldest :] + self.population[: self.oldest]
+            )
             self.oldest = 0
             return super().ask()
 
@@ -274,15 +347,23 @@ def test_evolution_is_algorithm_1(monkeypatch):
 
 
 def test_the_best_individual_dies_of_age():
-    strategy = mb.nas.RegularizedEvolution(SPACE, population=5, sample=2, seed=0)
+    strategy = mb.nas.RegularizedEvolution(
+        SPACE, population=5, sample=2, seed=0
+    )
     for step in range(50):
-        strategy.tell(strategy.ask(), 100.0 if step == 7 else 1.0)  # one outstanding individual
+        strategy.tell(
+            strategy.ask(), 100.0 if step == 7 else 1.0
+        )  # one outstanding individual
         assert len(strategy.population) == min(step + 1, 5)
-        assert (100.0 in [score for score, _ in strategy.population]) == (7 <= step < 12)
+        assert (100.0 in [score for score, _ in strategy.population]) == (
+            7 <= step < 12
+        )
 
 
 def test_the_first_generation_is_random_and_the_later_ones_are_not():
-    strategy = mb.nas.RegularizedEvolution(SPACE, population=5, sample=2, seed=0)
+    strategy = mb.nas.RegularizedEvolution(
+        SPACE, population=5, sample=2, seed=0
+    )
     for step in range(20):
         arch = strategy.ask()
         assert (strategy.parent is None) == (step < 5)
@@ -332,7 +413,9 @@ def test_local_search_does_not_wander_among_equals():
 
 def test_a_start_that_is_told_during_a_climb_does_not_end_it():
     strategy = mb.nas.LocalSearch(SPACE, seed=0)
-    first, second, third = (strategy.ask() for _ in range(3))  # in flight together
+    first, second, third = (
+        strategy.ask() for _ in range(3)
+    )  # in flight together
     for arch, score in ((first, 5.0), (second, 1.0)):
         strategy.tell(arch, score)
     assert strategy.centre == (5.0, first)
@@ -341,7 +424,9 @@ def test_a_start_that_is_told_during_a_climb_does_not_end_it():
 
 
 def test_local_search_tries_no_neighbour_twice():
-    space = mb.nas.SearchSpace(SPACE.decisions, canonical=lambda a: (*a[:2], True))  # the last decision changes nothing
+    space = mb.nas.SearchSpace(
+        SPACE.decisions, canonical=lambda a: (*a[:2], True)
+    )  # the last decision changes nothing
     strategy = mb.nas.LocalSearch(space, seed=0)
     seen = set()
     for _ in range(100):
@@ -355,7 +440,10 @@ def test_local_search_tries_no_neighbour_twice():
 
 REWARD = {arch: math.sin(3 * i) + 2 for i, arch in enumerate(SPACE)}
 CONTROLLERS = ["lstm", "independent"]
-ODD = mb.nas.SearchSpace({"a": [0, 1, 2], "b": [0, 1], "c": [0, 1, 2, 3]}, constraint=lambda a: sum(a) % 2 == 1)
+ODD = mb.nas.SearchSpace(
+    {"a": [0, 1, 2], "b": [0, 1], "c": [0, 1, 2, 3]},
+    constraint=lambda a: sum(a) % 2 == 1,
+)
 
 
 def scattered(controller, space=SPACE, **options):
@@ -369,7 +457,9 @@ def scattered(controller, space=SPACE, **options):
 
 
 def gradient(strategy):
-    return torch.cat([p.grad.flatten() for p in strategy.controller.parameters()])
+    return torch.cat(
+        [p.grad.flatten() for p in strategy.controller.parameters()]
+    )
 
 
 def estimate(strategy, arch, advantage, entropy=0.0):
@@ -381,45 +471,76 @@ def exact_gradient(strategy):
     """Of the expected reward, by listing all architectures."""
     controller = strategy.controller
     controller.zero_grad()
-    log_p = [controller.log_p(arch[:-1])[0].gather(1, controller.columns(arch)).sum() for arch in SPACE]
-    (torch.stack(log_p).exp() * torch.tensor(list(REWARD.values()))).sum().backward()
+    log_p = [
+        controller.log_p(arch[:-1])[0].gather(1, controller.columns(arch)).sum()
+        for arch in SPACE
+    ]
+    (
+        torch.stack(log_p).exp() * torch.tensor(list(REWARD.values()))
+    ).sum().backward()
     return gradient(strategy).clone()
 
 
 @pytest.mark.parametrize("controller", CONTROLLERS)
 @pytest.mark.parametrize("space", [SPACE, ODD], ids=["free", "constrained"])
-def test_the_controllers_probabilities_are_a_distribution_over_the_space(controller, space):
+def test_the_controllers_probabilities_are_a_distribution_over_the_space(
+    controller, space
+):
     strategy = scattered(controller, space)
-    p = {arch: math.exp(strategy.log_prob(arch)) for arch in product(*space.choices)}
+    p = {
+        arch: math.exp(strategy.log_prob(arch))
+        for arch in product(*space.choices)
+    }
     assert math.isclose(sum(p.values()), 1, rel_tol=1e-9)
     assert all((p[arch] > 0) == (arch in space) for arch in p)
     arch = next(iter(space))
-    by_steps = math.prod(strategy.probabilities(arch[:d])[arch[d]] for d in range(len(arch)))
+    by_steps = math.prod(
+        strategy.probabilities(arch[:d])[arch[d]] for d in range(len(arch))
+    )
     assert math.isclose(p[arch], by_steps, rel_tol=1e-9)
     # and it samples from that distribution
     counts = Counter(strategy.ask() for _ in range(1500))
     likely = [arch for arch in space if 1500 * p[arch] > 5]
-    observed, expected = [counts[a] for a in likely], [1500 * p[a] for a in likely]
+    observed, expected = (
+        [counts[a] for a in likely],
+        [1500 * p[a] for a in likely],
+    )
     observed.append(1500 - sum(observed))
     expected.append(1500 - sum(expected))
     if expected[-1] < 5:
-        observed[-2:], expected[-2:] = [sum(observed[-2:])], [sum(expected[-2:])]
+        observed[-2:], expected[-2:] = (
+            [sum(observed[-2:])],
+            [sum(expected[-2:])],
+        )
     assert chisquare(observed, expected).pvalue > 0.001
     assert set(counts) <= set(space)
 
 
 @pytest.mark.parametrize("controller", CONTROLLERS)
 @pytest.mark.parametrize("baseline", [0.0, 2.0, -50.0])
-def test_the_estimators_expectation_is_the_gradient_whatever_the_baseline(controller, baseline):
+def test_the_estimators_expectation_is_the_gradient_whatever_the_baseline(
+    controller, baseline
+):
     strategy = scattered(controller)
-    mean = sum(math.exp(strategy.log_prob(arch)) * estimate(strategy, arch, r - baseline) for arch, r in REWARD.items())
+    mean = sum(
+        math.exp(strategy.log_prob(arch))
+        * estimate(strategy, arch, r - baseline)
+        for arch, r in REWARD.items()
+    )
     assert torch.allclose(mean, exact_gradient(strategy), atol=1e-9)
 
 
 @pytest.mark.parametrize("controller", CONTROLLERS)
-def test_the_mean_over_proposals_is_the_gradient_within_three_standard_errors(controller):
+def test_the_mean_over_proposals_is_the_gradient_within_three_standard_errors(
+    controller,
+):
     strategy, n = scattered(controller, seed=3), 700
-    samples = torch.stack([estimate(strategy, arch, REWARD[arch] - 2) for arch in (strategy.ask() for _ in range(n))])
+    samples = torch.stack(
+        [
+            estimate(strategy, arch, REWARD[arch] - 2)
+            for arch in (strategy.ask() for _ in range(n))
+        ]
+    )
     exact = exact_gradient(strategy)
     if controller == "lstm":  # of its many weights, look along the gradient
         samples, exact = samples @ exact[:, None], (exact @ exact)[None]
@@ -432,7 +553,12 @@ def test_a_baseline_lowers_the_variance_where_scores_are_far_from_zero():
 
     def variance(baseline):
         p = torch.tensor([math.exp(strategy.log_prob(arch)) for arch in SPACE])
-        g = torch.stack([estimate(strategy, arch, 90 + r - baseline) for arch, r in REWARD.items()])
+        g = torch.stack(
+            [
+                estimate(strategy, arch, 90 + r - baseline)
+                for arch, r in REWARD.items()
+            ]
+        )
         mean = (p[:, None] * g).sum(dim=0)
         return float((p[:, None] * (g - mean) ** 2).sum())
 
@@ -451,15 +577,27 @@ def test_the_written_gradient_equals_autograds(space):
 @pytest.mark.parametrize("space", [SPACE, ODD], ids=["free", "constrained"])
 def test_plain_numbers_follow_torch_through_a_whole_search(space, monkeypatch):
     def search():
-        strategy, proposals = mb.nas.Reinforce(space, "independent", entropy=0.1, seed=2), []
+        strategy, proposals = (
+            mb.nas.Reinforce(space, "independent", entropy=0.1, seed=2),
+            [],
+        )
         for _ in range(300):
             proposals.append(strategy.ask())
-            strategy.tell(proposals[-1], math.sin(len(str(proposals[-1])) + 2 * len(str(proposals[-1][2]))))
+            strategy.tell(
+                proposals[-1],
+                math.sin(
+                    len(str(proposals[-1])) + 2 * len(str(proposals[-1][2]))
+                ),
+            )
         return proposals, strategy.controller.table.detach()
 
     found, table = search()
     for name in ("draw", "backward"):
-        monkeypatch.setattr(reinforce.IndependentController, name, getattr(reinforce._Controller, name))
+        monkeypatch.setattr(
+            reinforce.IndependentController,
+            name,
+            getattr(reinforce._Controller, name),
+        )
     expected, by_torch = search()
     assert found == expected
     assert torch.allclose(table, by_torch, atol=1e-9)
@@ -468,20 +606,30 @@ def test_plain_numbers_follow_torch_through_a_whole_search(space, monkeypatch):
 @pytest.mark.filterwarnings("ignore:Converting a tensor")
 def test_the_baseline_is_that_of_the_scores_before(monkeypatch):
     strategy, advantages = mb.nas.Reinforce(SPACE, "independent", decay=0.9), []
-    monkeypatch.setattr(strategy.controller, "backward", lambda arch, advantage, entropy: advantages.append(advantage))
+    monkeypatch.setattr(
+        strategy.controller,
+        "backward",
+        lambda arch, advantage, entropy: advantages.append(advantage),
+    )
     monkeypatch.setattr(strategy.optimizer, "step", lambda: None)
     for score in (1.0, 3.0, None, 2.0):
         strategy.tell(strategy.ask(), score)
-    assert advantages == pytest.approx([2.0, 1.0 - 1.2, 2.0 - 1.18])  # a failure counts as the worst, 1
+    assert advantages == pytest.approx(
+        [2.0, 1.0 - 1.2, 2.0 - 1.18]
+    )  # a failure counts as the worst, 1
     strategy.tell(strategy.ask(), torch.tensor(2.0, requires_grad=True))
-    assert type(strategy.baseline) is type(advantages[-1]) is float  # nothing that a gradient could pass through
+    assert (
+        type(strategy.baseline) is type(advantages[-1]) is float
+    )  # nothing that a gradient could pass through
 
 
 @pytest.mark.parametrize("controller", CONTROLLERS)
 def test_every_choice_begins_equally_likely(controller):
     strategy = mb.nas.Reinforce(SPACE, controller)
     for prefix in ((), (2,), (2, "c")):
-        assert list(strategy.probabilities(prefix).values()) == pytest.approx([0.25] * 4)
+        assert list(strategy.probabilities(prefix).values()) == pytest.approx(
+            [0.25] * 4
+        )
     assert strategy.log_prob((0, "a", None)) == pytest.approx(-math.log(64))
 
 
@@ -489,21 +637,30 @@ def test_every_choice_begins_equally_likely(controller):
 def test_of_two_arms_the_better_one_is_found(controller):
     bandit = mb.nas.SearchSpace({"arm": ["good", "bad"]})
     for seed in range(3):
-        strategy, rng = mb.nas.Reinforce(bandit, controller, seed=seed), Random(seed)
+        strategy, rng = (
+            mb.nas.Reinforce(bandit, controller, seed=seed),
+            Random(seed),
+        )
         for _ in range(300):
             arch = strategy.ask()
-            strategy.tell(arch, rng.gauss(1.0 if arch == ("good",) else 0.0, 0.5))
+            strategy.tell(
+                arch, rng.gauss(1.0 if arch == ("good",) else 0.0, 0.5)
+            )
         assert strategy.probabilities()["good"] > 0.95
 
 
 def entropy_of(strategy, space):
-    return -sum(math.exp(lp) * lp for lp in (strategy.log_prob(arch) for arch in space))
+    return -sum(
+        math.exp(lp) * lp for lp in (strategy.log_prob(arch) for arch in space)
+    )
 
 
 @pytest.mark.parametrize("controller", CONTROLLERS)
 def test_an_entropy_bonus_keeps_the_entropy_higher(controller):
     def final(entropy):
-        strategy = mb.nas.Reinforce(SPACE, controller, entropy=entropy, hidden=8)
+        strategy = mb.nas.Reinforce(
+            SPACE, controller, entropy=entropy, hidden=8
+        )
         for _ in range(150):
             arch = strategy.ask()
             strategy.tell(arch, float(arch[0] == 2) + float(arch[1] == "b"))
@@ -515,16 +672,22 @@ def test_an_entropy_bonus_keeps_the_entropy_higher(controller):
 
 
 def test_a_recurrent_controller_learns_that_one_choice_depends_on_another():
-    """The score is 1 where the choices differ. With entropy weighed by 0.6 the best of all distributions puts 0.84 on
-    such pairs; two independent choices do best undecided, at 0.5 (their entropy costs more than the score gains)."""
+    """The score is 1 where the choices differ. With entropy weighed by 0.6 the
+    best of all distributions puts 0.84 on such pairs; two independent choices
+    do best undecided, at 0.5 (their entropy costs more than the score gains).
+    """
     space = mb.nas.SearchSpace({"a": [0, 1], "b": [0, 1]})
 
     def right(controller, lr, seed):
-        strategy = mb.nas.Reinforce(space, controller, lr=lr, entropy=0.6, seed=seed)
+        strategy = mb.nas.Reinforce(
+            space, controller, lr=lr, entropy=0.6, seed=seed
+        )
         for _ in range(500):
             arch = strategy.ask()
             strategy.tell(arch, float(arch[0] != arch[1]))
-        return math.exp(strategy.log_prob((0, 1))) + math.exp(strategy.log_prob((1, 0)))
+        return math.exp(strategy.log_prob((0, 1))) + math.exp(
+            strategy.log_prob((1, 0))
+        )
 
     lstm = [right("lstm", 0.01, seed) for seed in range(3)]
     independent = [right("independent", 0.05, seed) for seed in range(3)]
@@ -535,7 +698,10 @@ def test_a_recurrent_controller_learns_that_one_choice_depends_on_another():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"controller": "transformer"}, "choose 'lstm' or 'independent'"), ({"decay": 1.0}, "below 1")],
+    [
+        ({"controller": "transformer"}, "choose 'lstm' or 'independent'"),
+        ({"decay": 1.0}, "below 1"),
+    ],
 )
 def test_a_controller_that_does_not_exist_is_named(options, message):
     with pytest.raises(ValueError, match=message):

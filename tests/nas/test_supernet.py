@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""A supernet shares its weights, its mixture is a mixture, and what it says of an architecture is what one would measure."""
+"""A supernet shares its weights, its mixture is a mixture, and what it says of
+an architecture is what one would measure.
+"""
 
 import copy
 
@@ -11,18 +13,33 @@ from torch import nn
 import metabook as mb
 from metabook.book import results
 from metabook.nas.candidates import glyph_network, glyph_tasks
-from metabook.nas.supernet import CALIBRATION, Supernet, shared_scores, train_mixture, train_paths
+from metabook.nas.supernet import (
+    CALIBRATION,
+    Supernet,
+    shared_scores,
+    train_mixture,
+    train_paths,
+)
 
 SPACE = mb.nas.SearchSpace(
-    {"block1": ["skip", "conv1", "conv3"], "block2": ["conv3", "sep5"], "block3": ["skip", "conv5"]}
+    {
+        "block1": ["skip", "conv1", "conv3"],
+        "block2": ["conv3", "sep5"],
+        "block3": ["skip", "conv5"],
+    }
 )
 ARCH = ("conv3", "sep5", "skip")
 
 
 @pytest.fixture(scope="module")
 def parts():
-    images = mb.glyphs(classes=60, size=16, seed=0).split(0.5, 0.25, 0.25, seed=0)
-    return [mb.FewShotTasks(part, way=5, shot=1, query=5, seed=i) for i, part in enumerate(images)]
+    images = mb.glyphs(classes=60, size=16, seed=0).split(
+        0.5, 0.25, 0.25, seed=0
+    )
+    return [
+        mb.FewShotTasks(part, way=5, shot=1, query=5, seed=i)
+        for i, part in enumerate(images)
+    ]
 
 
 def state(module):
@@ -30,21 +47,34 @@ def state(module):
 
 
 def changed(before, module):
-    return {name for name, p in module.named_parameters() if not torch.equal(before[name], p)}
+    return {
+        name
+        for name, p in module.named_parameters()
+        if not torch.equal(before[name], p)
+    }
 
 
 def test_a_path_is_made_of_the_supernets_own_weights():
     supernet = Supernet(SPACE)
-    ours, theirs = {id(p) for p in supernet.parameters()}, {id(p) for p in supernet.path(ARCH).parameters()}
+    ours, theirs = (
+        {id(p) for p in supernet.parameters()},
+        {id(p) for p in supernet.path(ARCH).parameters()},
+    )
     assert theirs < ours
 
 
 def test_a_path_after_a_skipped_block_is_the_network_of_the_candidate():
-    """Sixteen copies of a channel are to a convolution one channel, with the sum of its weights."""
+    """Sixteen copies of a channel are to a convolution one channel, with the
+    sum of its weights.
+    """
     arch, x = ("skip", "conv3", "conv5"), torch.rand(8, 1, 16, 16)
-    supernet = Supernet(mb.nas.SearchSpace({str(i): [op] for i, op in enumerate(arch)}))
+    supernet = Supernet(
+        mb.nas.SearchSpace({str(i): [op] for i, op in enumerate(arch)})
+    )
     alone = glyph_network(arch)
-    shared = [m for m in supernet.path(arch).modules() if isinstance(m, nn.Conv2d)]
+    shared = [
+        m for m in supernet.path(arch).modules() if isinstance(m, nn.Conv2d)
+    ]
     own = [m for m in alone.modules() if isinstance(m, nn.Conv2d)]
     own[0].weight.data = shared[0].weight.data.sum(dim=1, keepdim=True)
     own[1].weight.data = shared[1].weight.data
@@ -56,7 +86,10 @@ def test_the_shares_of_a_mixture_add_up_to_one_and_one_share_is_a_path():
     with torch.no_grad():
         supernet.alpha.copy_(torch.randn(supernet.alpha.shape))
     assert [len(p) for p in supernet.shares()] == [3, 2, 2]
-    assert all(p.sum().item() == pytest.approx(1) and (p > 0).all() for p in supernet.shares())
+    assert all(
+        p.sum().item() == pytest.approx(1) and (p > 0).all()
+        for p in supernet.shares()
+    )
     with torch.no_grad():
         for d, op in enumerate(ARCH):
             supernet.alpha[d] = 0
@@ -78,12 +111,21 @@ def test_a_step_along_a_path_moves_its_weights_alone(parts):
     before = state(supernet)
     train_paths(supernet, parts[0], iterations=1, seed=3)
     moved = changed(before, supernet)
-    used = [{name.split(".")[2] for name in moved if name.startswith(f"blocks.{d}.")} for d in range(3)]
+    used = [
+        {
+            name.split(".")[2]
+            for name in moved
+            if name.startswith(f"blocks.{d}.")
+        }
+        for d in range(3)
+    ]
     assert moved and all(len(ops) <= 1 for ops in used)
     assert "alpha" not in moved
 
 
-def test_the_mixture_learns_weights_from_one_half_and_shares_from_the_other(parts, monkeypatch):
+def test_the_mixture_learns_weights_from_one_half_and_shares_from_the_other(
+    parts, monkeypatch
+):
     supernet, drawn = Supernet(SPACE), []
     before = state(supernet)
     for name, half in (("weights", parts[0]), ("alpha", parts[1])):
@@ -91,7 +133,9 @@ def test_the_mixture_learns_weights_from_one_half_and_shares_from_the_other(part
         monkeypatch.setattr(
             half,
             "sample",
-            lambda *a, name=name, sample=sample: drawn.append((name, changed(before, supernet))) or sample(*a),
+            lambda *a, name=name, sample=sample: (
+                drawn.append((name, changed(before, supernet))) or sample(*a)
+            ),
         )
     train_mixture(supernet, parts[0], parts[1], iterations=1)
     assert drawn == [("alpha", set()), ("weights", {"alpha"})]
@@ -99,7 +143,10 @@ def test_the_mixture_learns_weights_from_one_half_and_shares_from_the_other(part
 
 
 def trained(parts, iterations, seed=0):
-    supernet = Supernet(mb.nas.SearchSpace({str(i): ["conv3", "conv5"] for i in range(4)}), seed=seed)
+    supernet = Supernet(
+        mb.nas.SearchSpace({str(i): ["conv3", "conv5"] for i in range(4)}),
+        seed=seed,
+    )
     train_paths(supernet, parts[0], iterations, seed=seed)
     return list(shared_scores(supernet, *parts[:2], episodes=100).values())
 
@@ -119,13 +166,18 @@ def test_a_supernet_is_a_function_of_its_seed_and_the_random_state_stays(parts):
 
 
 def test_shared_scores_are_what_evaluating_each_path_gives(parts):
-    """With batch norm's statistics taken anew, path by path; and the supernet is left as it was."""
+    """With batch norm's statistics taken anew, path by path; and the supernet
+    is left as it was.
+    """
     supernet = Supernet(SPACE)
     train_paths(supernet, parts[0], iterations=5)
     before, mode = copy.deepcopy(supernet.state_dict()), supernet.training
     scores = shared_scores(supernet, *parts[:2], episodes=40)
     assert list(scores) == list(SPACE)
-    assert all(torch.equal(before[name], value) for name, value in supernet.state_dict().items())
+    assert all(
+        torch.equal(before[name], value)
+        for name, value in supernet.state_dict().items()
+    )
     assert supernet.training == mode
     images = parts[0].images
     seen = images.pixels(torch.linspace(0, len(images) - 1, CALIBRATION).long())
@@ -137,13 +189,19 @@ def test_shared_scores_are_what_evaluating_each_path_gives(parts):
         with torch.no_grad():
             path.train()(seen)
         expected = mb.evaluate(mb.ProtoNet(path), parts[1], episodes=40)
-        assert scores[arch] == pytest.approx(100 * expected.mean, abs=0.3)  # ties by rounding
+        assert scores[arch] == pytest.approx(
+            100 * expected.mean, abs=0.3
+        )  # ties by rounding
 
 
 def test_no_validation_or_test_image_is_seen_in_training(monkeypatch):
     tasks, valid, test = glyph_tasks()
     for part in (valid, test):
-        monkeypatch.setattr(part.images, "pixels", lambda *_: pytest.fail("training looked at other images"))
+        monkeypatch.setattr(
+            part.images,
+            "pixels",
+            lambda *_: pytest.fail("training looked at other images"),
+        )
     train_paths(Supernet(mb.nas.glyph_space()), tasks, iterations=2)
 
 
@@ -155,13 +213,28 @@ def test_the_committed_comparison_reports_what_the_table_says_and_not_the_shared
         assert all(sum(row) == pytest.approx(1, abs=0.003) for row in shares)
     for method in ("paths", "mixture"):
         low, high = found[method]["spearman"]["ci95_architectures"]
-        assert low < found[method]["spearman"]["mean"] < high < yardsticks["one_training_of_50_iterations"]["spearman"]
+        assert (
+            low
+            < found[method]["spearman"]["mean"]
+            < high
+            < yardsticks["one_training_of_50_iterations"]["spearman"]
+        )
         chosen = found[method]["best_by_shared_weights"]
         assert all(
             network["test"] > shared + 5
-            for network, shared in zip(chosen["networks"], found[method]["shared_accuracy_of_it"], strict=True)
+            for network, shared in zip(
+                chosen["networks"],
+                found[method]["shared_accuracy_of_it"],
+                strict=True,
+            )
         )
-        assert all(network["skips"] == network["architecture"].count("skip") for network in chosen["networks"])
+        assert all(
+            network["skips"] == network["architecture"].count("skip")
+            for network in chosen["networks"]
+        )
     assert (
-        found["untrained"]["spearman"]["mean"] < 0.3 < yardsticks["parameters"] < found["mixture"]["spearman"]["mean"]
+        found["untrained"]["spearman"]["mean"]
+        < 0.3
+        < yardsticks["parameters"]
+        < found["mixture"]["spearman"]["mean"]
     )

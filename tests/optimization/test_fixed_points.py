@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Where the outer loops come to rest on quadratic tasks, against the closed form.
+"""Where the outer loops come to rest on quadratic tasks, against the closed
+form.
 
-L_i = a_i (theta - c_i)^2 / 2, with k inner steps of size alpha < 1 / max a: the outer fixed point is
-sum(W c) / sum(W), with W = A (joint training), A (1 - alpha A)^k (first-order MAML), A (1 - alpha A)^2k (MAML),
-1 - (1 - alpha A)^k (Reptile). Derived in section 4.1 of the book.
+L_i = a_i (theta - c_i)^2 / 2, with k inner steps of size alpha < 1 / max a: the
+outer fixed point is sum(W c) / sum(W), with W = A (joint training), A (1 -
+alpha A)^k (first-order MAML), A (1 - alpha A)^2k (MAML), 1 - (1 - alpha A)^k
+(Reptile). Derived in section 4.1 of the book.
 """
 
 import pytest
@@ -13,11 +15,17 @@ from torch import nn
 
 import metabook as mb
 
-A, C, ALPHA = torch.tensor([0.5, 1.0, 2.0]).double(), torch.tensor([0.0, 1.0, 3.0]).double(), 0.3
+A, C, ALPHA = (
+    torch.tensor([0.5, 1.0, 2.0]).double(),
+    torch.tensor([0.0, 1.0, 3.0]).double(),
+    0.3,
+)
 
 
 def tasks(a=A, c=C):
-    """Linear regression through the origin whose mean squared error is a (theta - c)^2 / 2."""
+    """Linear regression through the origin whose mean squared error is a (theta
+    - c)^2 / 2.
+    """
     x = (a / 2).sqrt()[:, None, None]
     return mb.Episode(x, x * c[:, None, None], x, x * c[:, None, None])
 
@@ -51,17 +59,28 @@ WEIGHTS = {
 @pytest.mark.parametrize("steps", [1, 3, 5])
 def test_the_outer_loop_comes_to_rest_where_the_closed_form_says(kind, steps):
     w = WEIGHTS[kind](A, steps)
-    lr = 1.0 if kind == "reptile" else 1.0 / w.mean().item()  # the outer curvature is about the mean of W
-    assert rest(learner(kind, steps), tasks(), lr) == pytest.approx((w * C).sum().item() / w.sum().item(), abs=1e-6)
+    lr = (
+        1.0 if kind == "reptile" else 1.0 / w.mean().item()
+    )  # the outer curvature is about the mean of W
+    assert rest(learner(kind, steps), tasks(), lr) == pytest.approx(
+        (w * C).sum().item() / w.sum().item(), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize(
     ("kind", "steps", "value"),
-    [("reptile", 1, 2.000), ("first order", 1, 1.610), ("maml", 1, 1.238), ("reptile", 5, 1.599)],
+    [
+        ("reptile", 1, 2.000),
+        ("first order", 1, 1.610),
+        ("maml", 1, 1.238),
+        ("reptile", 5, 1.599),
+    ],
 )
 def test_the_numbers_of_the_text(kind, steps, value):
     """With one step Reptile is joint training: 2.000 is the joint optimum."""
-    assert rest(learner(kind, steps), tasks(), lr=1.0) == pytest.approx(value, abs=5e-4)
+    assert rest(learner(kind, steps), tasks(), lr=1.0) == pytest.approx(
+        value, abs=5e-4
+    )
 
 
 def test_equal_curvatures_make_all_of_them_coincide():

@@ -6,7 +6,13 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from gradients import Quadratic, assert_exact, curved_net, outer_gradient, task_batch
+from gradients import (
+    Quadratic,
+    assert_exact,
+    curved_net,
+    outer_gradient,
+    task_batch,
+)
 from torch import nn
 
 import metabook as mb
@@ -16,8 +22,12 @@ from metabook.optimization.inner_loop import gradient_steps
 
 @pytest.mark.parametrize("vectorized", [False, True])
 @pytest.mark.parametrize("steps", [1, 3])
-def test_the_outer_gradient_agrees_with_central_differences_of_adapt_then_query(steps, vectorized):
-    learner = mb.MAML(curved_net(), inner_lr=0.5, inner_steps=steps, vectorized=vectorized)
+def test_the_outer_gradient_agrees_with_central_differences_of_adapt_then_query(
+    steps, vectorized
+):
+    learner = mb.MAML(
+        curved_net(), inner_lr=0.5, inner_steps=steps, vectorized=vectorized
+    )
     assert_exact(learner, task_batch())
 
 
@@ -30,10 +40,23 @@ NORMS = {
 
 @pytest.mark.parametrize("vectorized", [False, True])
 @pytest.mark.parametrize("norm", NORMS)
-def test_the_outer_gradient_is_right_through_normalisation_and_convolution(norm, vectorized):
-    """Whatever this torch's own normalisation does under vmap: side by side it is written out."""
-    net = nn.Sequential(nn.Conv2d(1, 2, 3), NORMS[norm](), nn.Tanh(), nn.Flatten(), nn.Linear(18, 3)).double()
-    learner, episode = mb.MAML(net, inner_lr=0.5, inner_steps=2, vectorized=vectorized), task_batch(features=25)
+def test_the_outer_gradient_is_right_through_normalisation_and_convolution(
+    norm, vectorized
+):
+    """Whatever this torch's own normalisation does under vmap: side by side it
+    is written out.
+    """
+    net = nn.Sequential(
+        nn.Conv2d(1, 2, 3),
+        NORMS[norm](),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(18, 3),
+    ).double()
+    learner, episode = (
+        mb.MAML(net, inner_lr=0.5, inner_steps=2, vectorized=vectorized),
+        task_batch(features=25),
+    )
     episode = mb.Episode(
         episode.support_x.unflatten(2, (1, 5, 5)),
         episode.support_y,
@@ -45,22 +68,44 @@ def test_the_outer_gradient_is_right_through_normalisation_and_convolution(norm,
 
 def test_first_order_is_another_gradient_and_says_so_by_its_name_alone():
     episode, net = task_batch(), curved_net()
-    second, first = mb.MAML(net, inner_lr=0.5), mb.MAML(net, inner_lr=0.5, first_order=True)
+    second, first = (
+        mb.MAML(net, inner_lr=0.5),
+        mb.MAML(net, inner_lr=0.5, first_order=True),
+    )
     a, b = outer_gradient(second, episode), outer_gradient(first, episode)
     assert (a - b).norm() / a.norm() > 0.01
-    assert second.loss(episode).item() == first.loss(episode).item(), "the value is the same; only the gradient differs"
+    assert second.loss(episode).item() == first.loss(episode).item(), (
+        "the value is the same; only the gradient differs"
+    )
 
 
 def test_first_order_is_the_query_gradient_at_the_adapted_weights():
-    learner, episode = mb.MAML(curved_net(), inner_lr=0.5, inner_steps=2, first_order=True), task_batch(tasks=1)
-    fast = {n: w[0].detach().requires_grad_() for n, w in learner.adapt(episode.support_x, episode.support_y).items()}
-    scores = torch.func.functional_call(learner.model, fast, (episode.query_x[0],))
-    grads = torch.autograd.grad(F.cross_entropy(scores, episode.query_y[0]), list(fast.values()))
-    assert torch.allclose(outer_gradient(learner, episode), torch.cat([g.flatten() for g in grads]), rtol=1e-10)
+    learner, episode = (
+        mb.MAML(curved_net(), inner_lr=0.5, inner_steps=2, first_order=True),
+        task_batch(tasks=1),
+    )
+    fast = {
+        n: w[0].detach().requires_grad_()
+        for n, w in learner.adapt(episode.support_x, episode.support_y).items()
+    }
+    scores = torch.func.functional_call(
+        learner.model, fast, (episode.query_x[0],)
+    )
+    grads = torch.autograd.grad(
+        F.cross_entropy(scores, episode.query_y[0]), list(fast.values())
+    )
+    assert torch.allclose(
+        outer_gradient(learner, episode),
+        torch.cat([g.flatten() for g in grads]),
+        rtol=1e-10,
+    )
 
 
 def test_first_order_builds_no_graph_through_the_inner_gradient():
-    learner, episode = mb.MAML(curved_net(), inner_lr=0.5, inner_steps=3, first_order=True), task_batch(tasks=1)
+    learner, episode = (
+        mb.MAML(curved_net(), inner_lr=0.5, inner_steps=3, first_order=True),
+        task_batch(tasks=1),
+    )
     fast = learner.adapt(episode.support_x, episode.support_y)
     nodes, todo = set(), [w.grad_fn for w in fast.values()]
     while todo:
@@ -69,39 +114,66 @@ def test_first_order_builds_no_graph_through_the_inner_gradient():
             nodes.add(node)
             todo += [n for n, _ in node.next_functions]
     names = {type(n).__name__ for n in nodes}
-    assert names <= {"CatBackward0", "SubBackward0", "ExpandBackward0", "AccumulateGrad"}, names
+    assert names <= {
+        "CatBackward0",
+        "SubBackward0",
+        "ExpandBackward0",
+        "AccumulateGrad",
+    }, names
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_closed_form_on_a_quadratic(steps):
-    """theta_K - c = (I - lr A)^K (theta - c), so the outer gradient is (I - lr A)^K A (theta_K - c)."""
+    """theta_K - c = (I - lr A)^K (theta - c), so the outer gradient is (I - lr
+    A)^K A (theta_K - c).
+    """
     model, lr = Quadratic(), 0.1
-    learner = mb.MAML(model, inner_lr=lr, inner_steps=steps, loss_fn=lambda p, y: p.mean())
+    learner = mb.MAML(
+        model, inner_lr=lr, inner_steps=steps, loss_fn=lambda p, y: p.mean()
+    )
     zeros = torch.zeros(1, 2, 1, dtype=torch.float64)
     episode = mb.Episode(zeros, zeros, zeros, zeros)
-    shrink = torch.linalg.matrix_power(torch.eye(4, dtype=torch.float64) - lr * model.A, steps)
+    shrink = torch.linalg.matrix_power(
+        torch.eye(4, dtype=torch.float64) - lr * model.A, steps
+    )
     c = torch.linalg.solve(model.A, model.b)
     adapted = c + shrink @ (model.theta.detach() - c)
     fast = learner.adapt(zeros, zeros)["theta"][0]
     assert torch.allclose(fast, adapted, rtol=1e-12)
-    assert torch.allclose(outer_gradient(learner, episode), shrink @ model.A @ (adapted - c), rtol=1e-10)
+    assert torch.allclose(
+        outer_gradient(learner, episode),
+        shrink @ model.A @ (adapted - c),
+        rtol=1e-10,
+    )
 
 
 def test_copies_of_one_task_give_the_gradient_of_one():
     learner, one = mb.MAML(curved_net(), inner_lr=0.5), task_batch(tasks=1)
     four = mb.Episode(
-        *(t.repeat(4, *[1] * (t.dim() - 1)) for t in (one.support_x, one.support_y, one.query_x, one.query_y))
+        *(
+            t.repeat(4, *[1] * (t.dim() - 1))
+            for t in (one.support_x, one.support_y, one.query_x, one.query_y)
+        )
     )
-    assert torch.allclose(outer_gradient(learner, one), outer_gradient(learner, four), rtol=1e-12)
+    assert torch.allclose(
+        outer_gradient(learner, one), outer_gradient(learner, four), rtol=1e-12
+    )
 
 
 def test_backward_adds_to_grad_and_equals_the_gradient_of_the_loss():
-    learner, episode = mb.MAML(curved_net(), inner_lr=0.5, inner_steps=2), task_batch(tasks=3)
+    learner, episode = (
+        mb.MAML(curved_net(), inner_lr=0.5, inner_steps=2),
+        task_batch(tasks=3),
+    )
     by_task = outer_gradient(learner, episode)
     learner.backward(episode)
     twice = torch.cat([p.grad.flatten() for p in learner.parameters()])
-    whole = torch.autograd.grad(learner.loss(episode), list(learner.parameters()))
-    assert torch.allclose(by_task, torch.cat([g.flatten() for g in whole]), rtol=1e-10)
+    whole = torch.autograd.grad(
+        learner.loss(episode), list(learner.parameters())
+    )
+    assert torch.allclose(
+        by_task, torch.cat([g.flatten() for g in whole]), rtol=1e-10
+    )
     assert torch.allclose(twice, 2 * by_task, rtol=1e-12)
 
 
@@ -109,28 +181,47 @@ def test_a_gradient_that_two_parameters_share_is_not_added_twice():
     class Sum(nn.Module):
         def __init__(self):
             super().__init__()
-            self.a, self.b = nn.Parameter(torch.zeros(3).double()), nn.Parameter(torch.zeros(3).double())
+            self.a, self.b = (
+                nn.Parameter(torch.zeros(3).double()),
+                nn.Parameter(torch.zeros(3).double()),
+            )
             self.l = nn.Linear(2, 3).double()
 
         def forward(self, x):
             return self.l(x) + (self.a + self.b)
 
-    learner, episode = mb.MAML(Sum(), inner_lr=0.5, first_order=True), task_batch(tasks=3)
-    whole = torch.autograd.grad(learner.loss(episode), list(learner.parameters()))
-    assert torch.allclose(outer_gradient(learner, episode), torch.cat([g.flatten() for g in whole]), rtol=1e-10)
+    learner, episode = (
+        mb.MAML(Sum(), inner_lr=0.5, first_order=True),
+        task_batch(tasks=3),
+    )
+    whole = torch.autograd.grad(
+        learner.loss(episode), list(learner.parameters())
+    )
+    assert torch.allclose(
+        outer_gradient(learner, episode),
+        torch.cat([g.flatten() for g in whole]),
+        rtol=1e-10,
+    )
 
 
 def test_threads_change_no_bit_where_each_has_one_core():
     net, episode = curved_net(), task_batch(tasks=7)
-    learners = [mb.MAML(copy.deepcopy(net), 0.5, 2, vectorized=False, threads=n) for n in (1, 3)]
+    learners = [
+        mb.MAML(copy.deepcopy(net), 0.5, 2, vectorized=False, threads=n)
+        for n in (1, 3)
+    ]
     one, three = (outer_gradient(learner, episode) for learner in learners)
     assert torch.equal(one, three)
-    with pytest.raises(ValueError, match="dropout, whose random state threads would share"):
+    with pytest.raises(
+        ValueError, match="dropout, whose random state threads would share"
+    ):
         mb.MAML(nn.Sequential(nn.Linear(2, 3), nn.Dropout()), threads=2)
 
 
 def test_every_parameter_learns():
-    learner = mb.MAML(mb.Conv4(out=5, width=4, norm="batch_stats"), inner_lr=0.4)
+    learner = mb.MAML(
+        mb.Conv4(out=5, width=4, norm="batch_stats"), inner_lr=0.4
+    )
     tasks = mb.FewShotTasks(mb.glyphs(classes=10), way=5, shot=1, query=3)
     learner.backward(tasks.sample(4))
     for name, p in learner.named_parameters():
@@ -139,7 +230,10 @@ def test_every_parameter_learns():
 
 
 def test_under_no_grad_the_same_answer_comes_without_a_graph():
-    learner, episode = mb.MAML(curved_net(), inner_lr=0.5, inner_steps=3), task_batch()
+    learner, episode = (
+        mb.MAML(curved_net(), inner_lr=0.5, inner_steps=3),
+        task_batch(),
+    )
     inputs = episode.support_x, episode.support_y, episode.query_x
     with_graph = learner(*inputs)
     with torch.no_grad():
@@ -152,22 +246,32 @@ def test_under_no_grad_the_same_answer_comes_without_a_graph():
 
 
 def test_which_class_is_called_which_matters_to_maml():
-    """Unlike a prototypical network: the rows of the head start at different weights (Ye & Chao, 2021)."""
+    """Unlike a prototypical network: the rows of the head start at different
+    weights (Ye & Chao, 2021).
+    """
     learner, episode = mb.MAML(curved_net(), inner_lr=0.5), task_batch()
     order = torch.tensor([1, 2, 0])
     scores = learner(episode.support_x, episode.support_y, episode.query_x)
-    renamed = learner(episode.support_x, order[episode.support_y], episode.query_x)
+    renamed = learner(
+        episode.support_x, order[episode.support_y], episode.query_x
+    )
     assert not torch.allclose(scores, renamed[:, :, order], rtol=1e-3)
 
 
 def test_an_episode_in_the_wrong_precision_is_named_before_torch_fails():
-    with pytest.raises(ValueError, match=r"support_x is torch.float32 but the weights are torch.float64"):
+    with pytest.raises(
+        ValueError,
+        match=r"support_x is torch.float32 but the weights are torch.float64",
+    ):
         mb.MAML(curved_net()).backward(task_batch().to(torch.float32))
 
 
 def test_inference_mode_is_explained():
     learner, episode = mb.MAML(curved_net(), inner_lr=0.5), task_batch()
-    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"use torch\.no_grad\(\)"):
+    with (
+        torch.inference_mode(),
+        pytest.raises(RuntimeError, match=r"use torch\.no_grad\(\)"),
+    ):
         learner(episode.support_x, episode.support_y, episode.query_x)
 
 
@@ -175,20 +279,44 @@ def test_steps_at_test_may_differ_and_more_steps_fit_the_support_set_better():
     learner, episode = mb.MAML(curved_net(), inner_lr=0.5), task_batch()
     losses = []
     for steps in (0, 1, 10, 50):
-        scores = learner(episode.support_x, episode.support_y, episode.support_x, steps=steps)
-        losses.append(F.cross_entropy(scores.flatten(0, 1), episode.support_y.flatten()).item())
+        scores = learner(
+            episode.support_x, episode.support_y, episode.support_x, steps=steps
+        )
+        losses.append(
+            F.cross_entropy(
+                scores.flatten(0, 1), episode.support_y.flatten()
+            ).item()
+        )
     assert losses == sorted(losses, reverse=True)
 
 
 def test_running_statistics_are_refused_by_name():
-    with pytest.raises(ValueError, match=r"features\.1 is a BatchNorm2d with running statistics.*norm='batch_stats'"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"features\.1 is a BatchNorm2d with running"
+            r" statistics.*norm='batch_stats'"
+        ),
+    ):
         mb.MAML(mb.Conv4(out=5))
 
 
 def test_weight_norm_is_refused_where_its_second_derivative_would_be_needed():
-    """torch.autograd.gradgradcheck of torch._weight_norm fails in torch 2.13; MAML's gradient was off by per cents."""
-    net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(2, 6)), nn.Tanh(), nn.Linear(6, 3)).double()
-    with pytest.raises(ValueError, match=r"0\.parametrizations\.weight\.0 is torch's weight norm.*first_order=True"):
+    """torch.autograd.gradgradcheck of torch._weight_norm fails in torch 2.13;
+    MAML's gradient was off by per cents.
+    """
+    net = nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Linear(2, 6)),
+        nn.Tanh(),
+        nn.Linear(6, 3),
+    ).double()
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"0\.parametrizations\.weight\.0 is torch's weight"
+            r" norm.*first_order=True"
+        ),
+    ):
         mb.MAML(net)
     mb.MAML(net, first_order=True).backward(task_batch())
 
@@ -204,7 +332,13 @@ def test_unused_parameters_are_named():
 
     episode = task_batch()
     learner = mb.MAML(TwoHeads().double())
-    with pytest.raises(ValueError, match=r"does not reach spare\.weight, spare\.bias.*requires_grad_\(False\)"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"does not reach spare\.weight,"
+            r" spare\.bias.*requires_grad_\(False\)"
+        ),
+    ):
         learner.loss(episode)
     learner.model.spare.requires_grad_(False)
     learner.backward(episode)
@@ -212,7 +346,9 @@ def test_unused_parameters_are_named():
 
 def test_a_head_of_another_width_is_named():
     learner = mb.MAML(nn.Linear(2, 4).double())
-    with pytest.raises(ValueError, match="4 outputs but the tasks have 3 classes"):
+    with pytest.raises(
+        ValueError, match="4 outputs but the tasks have 3 classes"
+    ):
         learner.loss(task_batch())
 
 
@@ -255,7 +391,9 @@ def test_an_operation_without_a_second_derivative_is_explained_and_first_order_i
 
     net, episode = Net().double(), task_batch()
     for threads in (1, 2):
-        with pytest.raises(RuntimeError, match=r"no second derivative.*first_order=True"):
+        with pytest.raises(
+            RuntimeError, match=r"no second derivative.*first_order=True"
+        ):
             mb.MAML(net, inner_lr=0.1, threads=threads).backward(episode)
     mb.MAML(net, inner_lr=0.1, first_order=True).backward(episode)
 
@@ -264,7 +402,10 @@ def test_tied_weights_stay_tied():
     class Tied(nn.Module):
         def __init__(self):
             super().__init__()
-            self.a, self.b = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+            self.a, self.b = (
+                nn.Linear(3, 3, bias=False),
+                nn.Linear(3, 3, bias=False),
+            )
             self.b.weight = self.a.weight
 
         def forward(self, x):
@@ -278,7 +419,10 @@ def test_tied_weights_stay_tied():
 
 def test_no_graph_is_built_at_test(monkeypatch):
     """A graph would hold the steps of every test task in memory, for nobody."""
-    learner, episode = mb.MAML(curved_net(), inner_lr=0.5, inner_steps=3), task_batch()
+    learner, episode = (
+        mb.MAML(curved_net(), inner_lr=0.5, inner_steps=3),
+        task_batch(),
+    )
     asked, grad = [], torch.autograd.grad
 
     def spy(*args, **kwargs):
@@ -294,28 +438,52 @@ def test_no_graph_is_built_at_test(monkeypatch):
 
 def test_half_precision_inside_the_second_derivatives_is_refused():
     learner, episode = mb.MAML(mb.MLP(2, 3)), task_batch().to(torch.float32)
-    with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError, match="leave autocast, or use first_order"):
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(RuntimeError, match="leave autocast, or use first_order"),
+    ):
         learner.loss(episode)
 
 
 def test_regression_without_its_loss_is_refused_before_it_trains_on_zero():
-    with pytest.raises(ValueError, match=r"regression needs its own loss, as loss_fn=torch\.nn\.functional\.mse_loss"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"regression needs its own loss, as"
+            r" loss_fn=torch\.nn\.functional\.mse_loss"
+        ),
+    ):
         mb.MAML(mb.MLP(1, 1)).loss(mb.Sinusoids().sample(2))
     waves = mb.Sinusoids().sample(2)
-    with pytest.raises(ValueError, match=r"predictions are .20, 1. but the targets are .20,."):
+    with pytest.raises(
+        ValueError, match=r"predictions are .20, 1. but the targets are .20,."
+    ):
         mb.MAML(mb.MLP(1, 1), loss_fn=F.mse_loss).loss(
-            mb.Episode(waves.support_x, waves.support_y[..., 0], waves.query_x, waves.query_y[..., 0])
+            mb.Episode(
+                waves.support_x,
+                waves.support_y[..., 0],
+                waves.query_x,
+                waves.query_y[..., 0],
+            )
         )
     with pytest.raises(ValueError, match="it must be a scalar"):
-        mb.MAML(mb.MLP(1, 1), loss_fn=lambda p, y: F.mse_loss(p, y, reduction="none")).loss(mb.Sinusoids().sample(2))
+        mb.MAML(
+            mb.MLP(1, 1),
+            loss_fn=lambda p, y: F.mse_loss(p, y, reduction="none"),
+        ).loss(mb.Sinusoids().sample(2))
 
 
 def test_impossible_steps_queries_and_models_are_named():
     learner, episode = mb.MAML(curved_net(), inner_lr=0.5), task_batch()
     with pytest.raises(ValueError, match="steps is -3"):
         learner(episode.support_x, episode.support_y, episode.query_x, steps=-3)
-    with pytest.raises(ValueError, match="queries of 1 tasks, but fast weights of 2"):
-        learner.predict_with(learner.adapt(episode.support_x, episode.support_y), episode.query_x[:1])
+    with pytest.raises(
+        ValueError, match="queries of 1 tasks, but fast weights of 2"
+    ):
+        learner.predict_with(
+            learner.adapt(episode.support_x, episode.support_y),
+            episode.query_x[:1],
+        )
     with pytest.raises(ValueError, match="nothing to adapt"):
         mb.MAML(nn.Linear(2, 3).requires_grad_(False))
 
@@ -330,15 +498,23 @@ def test_maml_update_is_the_inner_step_and_leaves_the_model_alone():
     theta = dict(model.named_parameters())
 
     def loss_at(weights, step):
-        return F.cross_entropy(torch.func.functional_call(model, weights, (x,)), y)
+        return F.cross_entropy(
+            torch.func.functional_call(model, weights, (x,)), y
+        )
 
-    start, end = gradient_steps(theta, loss_at, lambda step: 0.5, steps=1, graph=True)
+    start, end = gradient_steps(
+        theta, loss_at, lambda step: 0.5, steps=1, graph=True
+    )
     assert start is theta
-    assert all(torch.equal(a, b) for a, b in zip(fast, end.values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(fast, end.values(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("first_order", [False, True])
-def test_maml_update_is_differentiable_through_the_step_unless_first_order(first_order):
+def test_maml_update_is_differentiable_through_the_step_unless_first_order(
+    first_order,
+):
     model = Quadratic()
     loss = model(torch.zeros(1, 1)).mean()
     (fast,) = mb.maml_update(model, loss, lr=0.1, first_order=first_order)
@@ -356,13 +532,22 @@ def test_maml_update_names_unused_parameters_and_keeps_frozen_ones():
     fast = mb.maml_update(model, model[0](torch.ones(1, 2)).sum(), lr=0.1)
     assert len(fast) == 4
     assert torch.equal(fast[2], model[1].weight)
-    with torch.no_grad(), pytest.raises(ValueError, match="does not depend on any parameter"):
+    with (
+        torch.no_grad(),
+        pytest.raises(ValueError, match="does not depend on any parameter"),
+    ):
         mb.maml_update(model, model(torch.ones(1, 2)).sum(), lr=0.1)
 
 
 def test_maml_learns_sine_waves():
     learner = mb.MAML(mb.MLP(1, 1), inner_lr=0.01, loss_fn=F.mse_loss)
-    mb.train(learner, mb.Sinusoids(shot=10, seed=0), iterations=300, tasks_per_batch=10, lr=5e-3)
+    mb.train(
+        learner,
+        mb.Sinusoids(shot=10, seed=0),
+        iterations=300,
+        tasks_per_batch=10,
+        lr=5e-3,
+    )
     test = mb.Sinusoids(shot=10, query=50, seed=1)
     after = mb.evaluate(learner, test, episodes=200)
     learner.inner_lr = 0.0

@@ -7,15 +7,24 @@ import torch
 from scipy.stats import chisquare
 
 import metabook as mb
-from metabook.data.random import random_bits, random_choice, random_normal, random_uniform
+from metabook.data.random import (
+    random_bits,
+    random_choice,
+    random_normal,
+    random_uniform,
+)
 
 
 def numbered_images(classes=30, examples=8):
-    """Images whose first pixel is their class and whose second is their number: a sampler cannot hide anything."""
+    """Images whose first pixel is their class and whose second is their number:
+    a sampler cannot hide anything.
+    """
     pixels = np.zeros((classes, examples, 2, 2), np.uint8)
     pixels[:, :, 0, 0] = np.arange(classes)[:, None]
     pixels[:, :, 0, 1] = np.arange(examples)
-    return mb.LabelledImages(pixels.reshape(-1, 2, 2), np.repeat(np.arange(classes), examples))
+    return mb.LabelledImages(
+        pixels.reshape(-1, 2, 2), np.repeat(np.arange(classes), examples)
+    )
 
 
 def read(x):
@@ -24,16 +33,28 @@ def read(x):
 
 
 def test_a_task_has_distinct_classes_and_its_support_and_query_share_no_example():
-    episode = mb.FewShotTasks(numbered_images(), way=5, shot=2, query=3, seed=0).sample(500)
+    episode = mb.FewShotTasks(
+        numbered_images(), way=5, shot=2, query=3, seed=0
+    ).sample(500)
     support, query = read(episode.support_x), read(episode.query_x)
     for t in range(len(episode)):
         classes = {}
-        for (c, _), y in zip(support[t].tolist(), episode.support_y[t].tolist(), strict=True):
+        for (c, _), y in zip(
+            support[t].tolist(), episode.support_y[t].tolist(), strict=True
+        ):
             classes.setdefault(y, set()).add(c)
-        assert all(len(c) == 1 for c in classes.values()), "a label stands for one class"
-        assert len(set.union(*classes.values())) == 5, "five labels stand for five classes"
-        for (c, _), y in zip(query[t].tolist(), episode.query_y[t].tolist(), strict=True):
-            assert classes[y] == {c}, "a label means the same class in support and query"
+        assert all(len(c) == 1 for c in classes.values()), (
+            "a label stands for one class"
+        )
+        assert len(set.union(*classes.values())) == 5, (
+            "five labels stand for five classes"
+        )
+        for (c, _), y in zip(
+            query[t].tolist(), episode.query_y[t].tolist(), strict=True
+        ):
+            assert classes[y] == {c}, (
+                "a label means the same class in support and query"
+            )
         seen = [tuple(pair) for pair in support[t].tolist() + query[t].tolist()]
         assert len(set(seen)) == len(seen) == 5 * (2 + 3), "no drawing twice"
 
@@ -41,31 +62,50 @@ def test_a_task_has_distinct_classes_and_its_support_and_query_share_no_example(
 @pytest.mark.parametrize("batch", [1, 3, 10])
 @pytest.mark.parametrize("waves", [False, True])
 def test_a_task_depends_on_seed_and_index_alone(batch, waves):
-    tasks = mb.Sinusoids(shot=3, query=4, seed=5) if waves else mb.FewShotTasks(numbered_images(), 5, 1, 2, seed=5)
+    tasks = (
+        mb.Sinusoids(shot=3, query=4, seed=5)
+        if waves
+        else mb.FewShotTasks(numbered_images(), 5, 1, 2, seed=5)
+    )
     whole = tasks.sample(30)
     for first in range(0, 30, batch):
         part = tasks.sample(batch, start=first)
         for name in ("support_x", "support_y", "query_x", "query_y"):
-            assert torch.equal(getattr(part, name), getattr(whole, name)[first : first + batch])
+            assert torch.equal(
+                getattr(part, name), getattr(whole, name)[first : first + batch]
+            )
 
 
 def test_another_seed_gives_other_tasks():
     images = numbered_images()
-    a, b = (mb.FewShotTasks(images, 5, 1, 1, seed=s).sample(20).support_x for s in (0, 1))
+    a, b = (
+        mb.FewShotTasks(images, 5, 1, 1, seed=s).sample(20).support_x
+        for s in (0, 1)
+    )
     assert (a != b).flatten(1).any(1).all()
 
 
 def test_every_class_gets_every_label_equally_often():
-    """Otherwise labels could be memorised instead of learned from the support set."""
-    episode = mb.FewShotTasks(numbered_images(classes=12), way=4, shot=1, query=1, seed=3).sample(6000)
+    """Otherwise labels could be memorised instead of learned from the support
+    set.
+    """
+    episode = mb.FewShotTasks(
+        numbered_images(classes=12), way=4, shot=1, query=1, seed=3
+    ).sample(6000)
     classes = read(episode.support_x)[..., 0]
     table = np.zeros((12, 4))
-    np.add.at(table, (classes.flatten().numpy(), episode.support_y.flatten().numpy()), 1)
+    np.add.at(
+        table,
+        (classes.flatten().numpy(), episode.support_y.flatten().numpy()),
+        1,
+    )
     assert chisquare(table.ravel()).pvalue > 1e-3
 
 
 def test_pairs_of_classes_and_single_drawings_are_equally_likely():
-    rows = mb.FewShotTasks(numbered_images(classes=7, examples=5), way=2, shot=2, query=1, seed=1).indices(20_000)
+    rows = mb.FewShotTasks(
+        numbered_images(classes=7, examples=5), way=2, shot=2, query=1, seed=1
+    ).indices(20_000)
     classes = rows[:, :, 0] // 5
     pairs = np.unique(classes, axis=0, return_counts=True)[1]
     assert len(pairs) == 7 * 6
@@ -76,40 +116,72 @@ def test_pairs_of_classes_and_single_drawings_are_equally_likely():
 
 
 def test_every_drawing_of_every_class_is_support_and_query_equally_often():
-    """Also where classes have different numbers of drawings, and a task takes nearly all of the smallest."""
+    """Also where classes have different numbers of drawings, and a task takes
+    nearly all of the smallest.
+    """
     counts = np.array([7, 12, 9, 30, 8])
-    images = mb.LabelledImages(np.zeros((counts.sum(), 2, 2), np.uint8), np.repeat(np.arange(5), counts))
-    rows = mb.FewShotTasks(images, way=3, shot=2, query=4, seed=8).indices(20_000)  # (T, 3, 6)
-    for positions in (rows[:, :, :1], rows[:, :, :2], rows[:, :, 2:], rows[:, 1:2, 5:]):
+    images = mb.LabelledImages(
+        np.zeros((counts.sum(), 2, 2), np.uint8),
+        np.repeat(np.arange(5), counts),
+    )
+    rows = mb.FewShotTasks(images, way=3, shot=2, query=4, seed=8).indices(
+        20_000
+    )  # (T, 3, 6)
+    for positions in (
+        rows[:, :, :1],
+        rows[:, :, :2],
+        rows[:, :, 2:],
+        rows[:, 1:2, 5:],
+    ):
         times = np.bincount(positions.ravel(), minlength=counts.sum())
         expected = np.repeat(positions.size / 5 / counts, counts)
-        # draws without replacement vary less than independent ones: a small p still accuses, a large one is no proof
+        # draws without replacement vary less than independent ones: a small p
+        # still accuses, a large one is no proof
         assert chisquare(times, expected).pvalue > 1e-3
 
 
 def test_what_one_class_draws_says_nothing_about_what_another_draws():
-    rows = mb.FewShotTasks(numbered_images(classes=7, examples=6), way=3, shot=1, query=2, seed=6).indices(20_000) % 6
+    rows = (
+        mb.FewShotTasks(
+            numbered_images(classes=7, examples=6),
+            way=3,
+            shot=1,
+            query=2,
+            seed=6,
+        ).indices(20_000)
+        % 6
+    )
     for a, b in (((0, 0), (1, 0)), ((0, 0), (2, 2)), ((1, 1), (2, 1))):
-        pairs = np.unique(np.stack([rows[(slice(None), *a)], rows[(slice(None), *b)]], 1), axis=0, return_counts=True)[
-            1
-        ]
+        pairs = np.unique(
+            np.stack([rows[(slice(None), *a)], rows[(slice(None), *b)]], 1),
+            axis=0,
+            return_counts=True,
+        )[1]
         assert len(pairs) == 36
         assert chisquare(pairs).pvalue > 1e-3
 
 
-@pytest.mark.parametrize(("population", "k"), [(1, 1), (6, 6), (20, 16), (1000, 5), (np.arange(9, 209), 9)])
+@pytest.mark.parametrize(
+    ("population", "k"),
+    [(1, 1), (6, 6), (20, 16), (1000, 5), (np.arange(9, 209), 9)],
+)
 def test_selections_are_those_of_the_algorithm_written_out(population, k):
     """Floyd's, a row at a time in plain Python, and then the shuffle."""
     seeds = random_bits(3, np.arange(200))
     for seed, size, chosen in zip(
-        seeds, np.broadcast_to(population, 200), random_choice(seeds, population, k), strict=True
+        seeds,
+        np.broadcast_to(population, 200),
+        random_choice(seeds, population, k),
+        strict=True,
     ):
         floyd = []
         for j in range(k):
             draw = int(random_uniform(seed, j) * (size - k + j + 1))
             floyd.append(size - k + j if draw in floyd else draw)
         keys = [int(random_bits(seed, k + j)) for j in range(k)]
-        assert chosen.tolist() == [floyd[j] for j in sorted(range(k), key=keys.__getitem__)]
+        assert chosen.tolist() == [
+            floyd[j] for j in sorted(range(k), key=keys.__getitem__)
+        ]
 
 
 def test_the_order_of_a_selection_is_uniform_too():
@@ -125,7 +197,10 @@ def test_selections_have_no_repetition_even_when_everything_is_taken():
 
 
 def test_uniform_and_normal_numbers_have_their_moments():
-    u, z = random_uniform(0, np.arange(100_000)), random_normal(1, np.arange(100_000))
+    u, z = (
+        random_uniform(0, np.arange(100_000)),
+        random_normal(1, np.arange(100_000)),
+    )
     assert 0 < u.min() < u.max() < 1
     assert abs(u.mean() - 0.5) < 0.004
     assert abs(u.var() - 1 / 12) < 0.002
@@ -136,14 +211,23 @@ def test_uniform_and_normal_numbers_have_their_moments():
 
 def test_train_valid_and_test_classes_are_disjoint_as_sampled():
     parts = numbered_images(classes=40).split(0.6, 0.2, 0.2, seed=0)
-    seen = [set(read(mb.FewShotTasks(p, 5, 1, 1).sample(400).support_x)[..., 0].flatten().tolist()) for p in parts]
+    seen = [
+        set(
+            read(mb.FewShotTasks(p, 5, 1, 1).sample(400).support_x)[..., 0]
+            .flatten()
+            .tolist()
+        )
+        for p in parts
+    ]
     assert [len(s) for s in seen] == [24, 8, 8]
     assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
 
 
 def test_rotations_of_a_class_stay_in_one_part():
     base = numbered_images(classes=20)
-    turned = mb.LabelledImages(base.images, np.repeat(np.arange(20), 8), groups=np.arange(20) // 4)
+    turned = mb.LabelledImages(
+        base.images, np.repeat(np.arange(20), 8), groups=np.arange(20) // 4
+    )
     train, test = turned.split(0.6, 0.4, seed=1)
     assert not set(train.groups) & set(test.groups)
     assert len(train.names) == 12
@@ -152,7 +236,9 @@ def test_rotations_of_a_class_stay_in_one_part():
 def test_sinusoids_are_the_sines_they_claim_to_be():
     waves = mb.Sinusoids(shot=5, query=6, seed=2)
     episode, (amplitude, phase) = waves.sample(50), waves.waves(50)
-    expected = amplitude[:, None, None] * np.sin(episode.query_x.numpy() - phase[:, None, None])
+    expected = amplitude[:, None, None] * np.sin(
+        episode.query_x.numpy() - phase[:, None, None]
+    )
     assert np.allclose(episode.query_y.numpy(), expected, atol=1e-5)
     assert amplitude.min() >= 0.1
     assert amplitude.max() <= 5
@@ -160,10 +246,17 @@ def test_sinusoids_are_the_sines_they_claim_to_be():
 
 
 def test_too_small_classes_and_too_many_ways_are_named():
-    small = mb.LabelledImages(np.zeros((5, 4, 4), np.uint8), [0, 0, 0, 1, 1], names=["fish", "bird"])
-    with pytest.raises(ValueError, match=r"class 'bird' has 2 examples; 1-shot with 15 queries needs 16"):
+    small = mb.LabelledImages(
+        np.zeros((5, 4, 4), np.uint8), [0, 0, 0, 1, 1], names=["fish", "bird"]
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"class 'bird' has 2 examples; 1-shot with 15 queries needs 16",
+    ):
         mb.FewShotTasks(small, way=2, shot=1, query=15)
-    with pytest.raises(ValueError, match="5-way task needs 5 classes; these images have 2"):
+    with pytest.raises(
+        ValueError, match="5-way task needs 5 classes; these images have 2"
+    ):
         mb.FewShotTasks(small, way=5, shot=1, query=1)
     with pytest.raises(ValueError, match="shot is 0"):
         mb.FewShotTasks(small, way=2, shot=0, query=1)
@@ -174,11 +267,23 @@ def test_too_small_classes_and_too_many_ways_are_named():
     [
         ({"support_y": torch.zeros(2, 4)}, "support_x is .* but support_y is"),
         ({"support_x": torch.zeros(2)}, "starts with .tasks, examples."),
-        ({"query_x": torch.zeros(2, 3, 9)}, "a support example is .7,. but a query example is .9,."),
-        ({"query_x": torch.zeros(3, 3, 7), "query_y": torch.zeros(3, 3)}, "2 tasks in the support set but 3"),
-        ({"query_y": torch.zeros(2, 3).long()}, "support_y is torch.float32 but query_y is torch.int64"),
+        (
+            {"query_x": torch.zeros(2, 3, 9)},
+            "a support example is .7,. but a query example is .9,.",
+        ),
+        (
+            {"query_x": torch.zeros(3, 3, 7), "query_y": torch.zeros(3, 3)},
+            "2 tasks in the support set but 3",
+        ),
+        (
+            {"query_y": torch.zeros(2, 3).long()},
+            "support_y is torch.float32 but query_y is torch.int64",
+        ),
         ({"support_x": [[1.0]]}, "support_x is a list"),
-        ({"query_x": torch.zeros(2, 0, 7), "query_y": torch.zeros(2, 0)}, "at least one task and one example"),
+        (
+            {"query_x": torch.zeros(2, 0, 7), "query_y": torch.zeros(2, 0)},
+            "at least one task and one example",
+        ),
     ],
 )
 def test_an_episode_of_parts_that_do_not_fit_is_refused(change, message):
@@ -214,9 +319,16 @@ def test_images_refuse_what_they_cannot_hold():
     with pytest.raises(ValueError, match="integers from 0"):
         mb.LabelledImages(np.zeros((2, 4, 4), np.uint8), [0.0, 1.0])
     with pytest.raises(ValueError, match="tears a group"):
-        mb.LabelledImages(np.zeros((2, 4, 4), np.uint8), [0, 1], groups=[5, 5], partition=["train", "test"])
+        mb.LabelledImages(
+            np.zeros((2, 4, 4), np.uint8),
+            [0, 1],
+            groups=[5, 5],
+            partition=["train", "test"],
+        )
     with pytest.raises(ValueError, match="no 'valid' class"):
-        mb.LabelledImages(np.zeros((2, 4, 4), np.uint8), [0, 1], partition=["train", "test"]).split()
+        mb.LabelledImages(
+            np.zeros((2, 4, 4), np.uint8), [0, 1], partition=["train", "test"]
+        ).split()
     with pytest.raises(ValueError, match="too few"):
         numbered_images(classes=3).split(0.9, 0.1)
     with pytest.raises(ValueError, match="sum to at most 1"):

@@ -22,7 +22,9 @@ class Course(mb.NearestCentroid):
 
 class SeesOtherQueries(Course):
     def forward(self, support_x, support_y, query_x):
-        return super().forward(support_x, support_y, query_x - query_x.mean(dim=1, keepdim=True))
+        return super().forward(
+            support_x, support_y, query_x - query_x.mean(dim=1, keepdim=True)
+        )
 
 
 class DeclaredTransductive(Course):
@@ -51,14 +53,20 @@ class RemembersTheLastTask(Course):
     last = None
 
     def forward(self, support_x, support_y, query_x):
-        x = support_x if self.last is None else (support_x + self.last.mean()) / 2
+        x = (
+            support_x
+            if self.last is None
+            else (support_x + self.last.mean()) / 2
+        )
         self.last = support_x
         return super().forward(x, support_y, query_x)
 
 
 class DrawsRandomNumbers(Course):
     def forward(self, support_x, support_y, query_x):
-        return super().forward(support_x + 1e-3 * torch.randn_like(support_x), support_y, query_x)
+        return super().forward(
+            support_x + 1e-3 * torch.randn_like(support_x), support_y, query_x
+        )
 
 
 class ReseedsButDiffers(Course):
@@ -67,28 +75,43 @@ class ReseedsButDiffers(Course):
     def forward(self, support_x, support_y, query_x):
         self.calls += 1
         noise = torch.Generator().manual_seed(self.calls)
-        return super().forward(support_x, support_y, query_x) + torch.rand(1, generator=noise)
+        return super().forward(support_x, support_y, query_x) + torch.rand(
+            1, generator=noise
+        )
 
 
 class MixesTasks(Course):
     def forward(self, support_x, support_y, query_x):
-        return super().forward(support_x - support_x.mean(dim=0, keepdim=True), support_y, query_x)
+        return super().forward(
+            support_x - support_x.mean(dim=0, keepdim=True), support_y, query_x
+        )
 
 
 class OrderOfAppearance(Course):
     def forward(self, support_x, support_y, query_x):
         scores = super().forward(support_x, support_y, query_x)
-        seen = torch.tensor([list(dict.fromkeys(y.tolist())) for y in support_y])
-        return scores.gather(2, seen.argsort(dim=1)[:, None].expand_as(scores).argsort(dim=2))
+        seen = torch.tensor(
+            [list(dict.fromkeys(y.tolist())) for y in support_y]
+        )
+        return scores.gather(
+            2, seen.argsort(dim=1)[:, None].expand_as(scores).argsort(dim=2)
+        )
 
 
 class FirstExampleAlone(Course):
     """Takes the first example of each class for the class."""
 
     def forward(self, support_x, support_y, query_x):
-        first = [[y.tolist().index(c) for c in sorted(set(y.tolist()))] for y in support_y]
-        x = torch.stack([x[rows] for x, rows in zip(support_x, first, strict=True)])
-        y = torch.stack([y[rows] for y, rows in zip(support_y, first, strict=True)])
+        first = [
+            [y.tolist().index(c) for c in sorted(set(y.tolist()))]
+            for y in support_y
+        ]
+        x = torch.stack(
+            [x[rows] for x, rows in zip(support_x, first, strict=True)]
+        )
+        y = torch.stack(
+            [y[rows] for y, rows in zip(support_y, first, strict=True)]
+        )
         return super().forward(x, y, query_x)
 
 
@@ -96,17 +119,26 @@ class ClassesByPosition(Course):
     def forward(self, support_x, support_y, query_x):
         way = len(support_y[0].unique())
         shot = support_x.shape[1] // way
-        return super().forward(support_x, torch.arange(way).repeat_interleave(shot).expand_as(support_y), query_x)
+        return super().forward(
+            support_x,
+            torch.arange(way).repeat_interleave(shot).expand_as(support_y),
+            query_x,
+        )
 
 
 class LabelsAreARange(Course):
     def forward(self, support_x, support_y, query_x):
-        return super().forward(support_x, F.one_hot(support_y).argmax(dim=-1), query_x)
+        return super().forward(
+            support_x, F.one_hot(support_y).argmax(dim=-1), query_x
+        )
 
 
 class UsesLabelsAsNumbers(Course):
     def forward(self, support_x, support_y, query_x):
-        return super().forward(support_x, support_y, query_x) * support_y.double().std()
+        return (
+            super().forward(support_x, support_y, query_x)
+            * support_y.double().std()
+        )
 
 
 class PredictsColumns(Course):
@@ -152,30 +184,73 @@ class LeavesGradients(Course):
 class ForgivesForeignLabels(Course):
     def loss(self, episode):
         scores = self(episode.support_x, episode.support_y, episode.query_x)
-        return F.cross_entropy(scores.flatten(0, 1), episode.query_y.flatten().clamp(max=scores.shape[-1] - 1))
+        return F.cross_entropy(
+            scores.flatten(0, 1),
+            episode.query_y.flatten().clamp(max=scores.shape[-1] - 1),
+        )
 
 
 BROKEN = {
-    SeesOtherQueries: "declared inductive, but a query alone is answered differently than in company: look for statist",
-    DeclaredTransductive: "declared transductive, but a query alone is answered as in company: return False",
-    ChangesItsState: "changes its own seen when it is called: what is learned from a support set belongs to the call",
+    SeesOtherQueries: (
+        "declared inductive, but a query alone is answered differently than in"
+        " company: look for statist"
+    ),
+    DeclaredTransductive: (
+        "declared transductive, but a query alone is answered as in company:"
+        " return False"
+    ),
+    ChangesItsState: (
+        "changes its own seen when it is called: what is learned from a support"
+        " set belongs to the call"
+    ),
     AddsState: "changes its own prototypes when it is called",
-    RemembersTheLastTask: "answers the same question differently the second time: look for what one call leaves",
+    RemembersTheLastTask: (
+        "answers the same question differently the second time: look for what"
+        " one call leaves"
+    ),
     ReseedsButDiffers: "answers the same question differently the second time",
-    DrawsRandomNumbers: "draws from torch's global random numbers: use a torch.Generator",
-    MixesTasks: "answers a task differently when other tasks are in the batch: look for means",
-    OrderOfAppearance: "depends on the order of the support set: look for classes numbered in order of appearance",
+    DrawsRandomNumbers: (
+        "draws from torch's global random numbers: use a torch.Generator"
+    ),
+    MixesTasks: (
+        "answers a task differently when other tasks are in the batch: look for"
+        " means"
+    ),
+    OrderOfAppearance: (
+        "depends on the order of the support set: look for classes numbered in"
+        " order of appearance"
+    ),
     FirstExampleAlone: "depends on the order of the support set",
-    ClassesByPosition: "gives the same scores whatever the labels of the support set: look for classes told by posit",
-    LabelsAreARange: "fails when classes are called -7, -4, 5, .* column j belongs to the j-th smallest",
+    ClassesByPosition: (
+        "gives the same scores whatever the labels of the support set: look for"
+        " classes told by posit"
+    ),
+    LabelsAreARange: (
+        "fails when classes are called -7, -4, 5, .* column j belongs to the"
+        " j-th smallest"
+    ),
     UsesLabelsAsNumbers: "scores differently when classes are called -7, -4, 5",
-    PredictsColumns: "does not return the labels of the support set from predict: look at its method predict",
+    PredictsColumns: (
+        "does not return the labels of the support set from predict: look at"
+        " its method predict"
+    ),
     WritesIntoItsInputs: "writes into support_x: look for operations in place",
-    SwapsDimensions: "does not permute its predictions when the queries are permuted: look for a reshape",
-    WrongShape: r"returns scores of shape \(3, 5, 15\) in place of \(tasks, queries, classes\) = \(3, 15, 5\)",
+    SwapsDimensions: (
+        "does not permute its predictions when the queries are permuted: look"
+        " for a reshape"
+    ),
+    WrongShape: (
+        r"returns scores of shape \(3, 5, 15\) in place of \(tasks, queries,"
+        r" classes\) = \(3, 15, 5\)"
+    ),
     StaysInTrainingMode: "changes the mode of its modules: look for .train",
-    LeavesGradients: "leaves a gradient in its parameters' .grad: use torch.autograd.grad",
-    ForgivesForeignLabels: "accepts a query whose label is not in its support set: let loss compare",
+    LeavesGradients: (
+        "leaves a gradient in its parameters' .grad: use torch.autograd.grad"
+    ),
+    ForgivesForeignLabels: (
+        "accepts a query whose label is not in its support set: let loss"
+        " compare"
+    ),
 }
 
 
@@ -188,19 +263,33 @@ def test_a_learner_that_is_right_passes_in_a_few_seconds():
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda c: c.__name__)
 def test_a_broken_learner_is_caught_and_told_where_to_look(broken):
-    with pytest.raises(AssertionError, match=f"^{broken.__name__} .*{BROKEN[broken]}"):
+    with pytest.raises(
+        AssertionError, match=f"^{broken.__name__} .*{BROKEN[broken]}"
+    ):
         check_learner(broken())
 
 
 def test_regression_is_checked_too():
-    check_learner(mb.MAML(mb.MLP(1, 1), loss_fn=F.mse_loss), mb.Sinusoids().sample(3))
+    check_learner(
+        mb.MAML(mb.MLP(1, 1), loss_fn=F.mse_loss), mb.Sinusoids().sample(3)
+    )
 
     class Mixed(mb.MAML):
         def forward(self, support_x, support_y, query_x, steps=None):
-            return super().forward(support_x, support_y, query_x, steps) + query_x.mean()
+            return (
+                super().forward(support_x, support_y, query_x, steps)
+                + query_x.mean()
+            )
 
-    with pytest.raises(AssertionError, match="Mixed answers a task differently when other tasks are in the batch"):
-        check_learner(Mixed(mb.MLP(1, 1), loss_fn=F.mse_loss), mb.Sinusoids().sample(3))
+    with pytest.raises(
+        AssertionError,
+        match=(
+            "Mixed answers a task differently when other tasks are in the batch"
+        ),
+    ):
+        check_learner(
+            Mixed(mb.MLP(1, 1), loss_fn=F.mse_loss), mb.Sinusoids().sample(3)
+        )
 
 
 def test_the_learner_is_left_as_it_was(tasks):
@@ -208,13 +297,20 @@ def test_the_learner_is_left_as_it_was(tasks):
     before = [p.clone() for p in learner.state_dict().values()]
     check_learner(learner, tasks.sample(2))
     assert learner.training
-    assert all(torch.equal(a, b) for a, b in zip(before, learner.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(before, learner.state_dict().values(), strict=True)
+    )
 
 
 def test_what_cannot_be_checked_is_named(tasks):
-    with pytest.raises(TypeError, match=r"Linear is no metabook.Learner: derive from it"):
+    with pytest.raises(
+        TypeError, match=r"Linear is no metabook.Learner: derive from it"
+    ):
         check_learner(nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="two tasks of two queries are the least"):
+    with pytest.raises(
+        ValueError, match="two tasks of two queries are the least"
+    ):
         check_learner(Course(), tasks.sample(1))
 
 

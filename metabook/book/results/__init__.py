@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The committed results that pages and notebooks show: small JSON files, each with the command that made it."""
+"""The committed results that pages and notebooks show: small JSON files, each
+with the command that made it.
+"""
 
 import json
 import os
@@ -27,7 +29,9 @@ def load(name: str) -> dict[str, Any]:
     """
     file = files(__name__) / f"{name}.json"
     if not file.is_file():
-        raise FileNotFoundError(f"no result is called {name!r}; there are: {', '.join(names())}")
+        raise FileNotFoundError(
+            f"no result is called {name!r}; there are: {', '.join(names())}"
+        )
     result: dict[str, Any] = json.loads(file.read_text("utf8"))
     return result
 
@@ -40,11 +44,16 @@ def names() -> list[str]:
     >>> "sinusoids" in names()
     True
     """
-    return sorted(f.name.removesuffix(".json") for f in files(__name__).iterdir() if f.name.endswith(".json"))
+    return sorted(
+        f.name.removesuffix(".json")
+        for f in files(__name__).iterdir()
+        if f.name.endswith(".json")
+    )
 
 
 def save(name: str, result: dict[str, Any], folder: Path | None = None) -> Path:
-    """Write a result, with the machine and the versions that made it, beside the committed ones.
+    """Write a result, with the machine and the versions that made it, beside
+    the committed ones.
 
     Parameters
     ----------
@@ -62,15 +71,21 @@ def save(name: str, result: dict[str, Any], folder: Path | None = None) -> Path:
 
     Examples
     --------
-    >>> save("coin", {"command": "python toss.py", "heads": 3})  # doctest: +SKIP
+    >>> save(
+    ...     "coin", {"command": "python toss.py", "heads": 3}
+    ... )  # doctest: +SKIP
     """
     path = (folder or Path(str(files(__name__)))) / f"{name}.json"
-    path.write_text(json.dumps(result | {"environment": environment()}, indent=2) + "\n", "utf8")
+    path.write_text(
+        json.dumps(result | {"environment": environment()}, indent=2) + "\n",
+        "utf8",
+    )
     return path
 
 
 def environment() -> dict[str, str | int]:
-    """Processor, versions and day: what a measured number depends on besides its seeds.
+    """Processor, versions and day: what a measured number depends on besides
+    its seeds.
 
     Examples
     --------
@@ -80,11 +95,23 @@ def environment() -> dict[str, str | int]:
     import numpy as np
     import torch
 
-    names = [line for line in _read("/proc/cpuinfo").splitlines() if line.startswith("model name")]
+    names = [
+        line
+        for line in _read("/proc/cpuinfo").splitlines()
+        if line.startswith("model name")
+    ]
     return {
-        "processor": names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine(),
+        "processor": (
+            names[0].split(":", 1)[1].strip()
+            if names
+            else platform.processor() or platform.machine()
+        ),
         "cores": os.cpu_count() or 1,
-        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
+        "gpu": (
+            torch.cuda.get_device_name(0)
+            if torch.cuda.is_available()
+            else "none"
+        ),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Tasks side by side compute what tasks one after another compute; so does the compiled program."""
+"""Tasks side by side compute what tasks one after another compute; so does the
+compiled program.
+"""
 
 import copy
 import resource
@@ -18,7 +20,9 @@ from metabook.optimization.execution.side_by_side import perceptron_layers
 
 MODELS = {
     "perceptron": lambda: mb.MLP(784, 5, hidden=(7,)),
-    "bare linear layer": lambda: nn.Sequential(nn.Flatten(), nn.Sequential(nn.Linear(784, 5, bias=False))),
+    "bare linear layer": lambda: nn.Sequential(
+        nn.Flatten(), nn.Sequential(nn.Linear(784, 5, bias=False))
+    ),
     "batch statistics": lambda: small_conv(out=5),
     "strided": lambda: small_conv(out=5, strided=True),
     "support statistics": lambda: small_conv(out=5, norm="support"),
@@ -33,15 +37,34 @@ def episode(tasks):
 
 
 @pytest.mark.parametrize("first_order", [False, True])
-@pytest.mark.parametrize("relative", [mb.MAML, mb.ANIL, mb.MetaSGD, mb.Reptile, mb.MAMLPlusPlus, mb.JointTraining])
+@pytest.mark.parametrize(
+    "relative",
+    [
+        mb.MAML,
+        mb.ANIL,
+        mb.MetaSGD,
+        mb.Reptile,
+        mb.MAMLPlusPlus,
+        mb.JointTraining,
+    ],
+)
 @pytest.mark.parametrize("model", MODELS)
-def test_both_ways_give_the_same_loss_predictions_and_outer_gradient(model, relative, first_order, episode):
+def test_both_ways_give_the_same_loss_predictions_and_outer_gradient(
+    model, relative, first_order, episode
+):
     net = MODELS[model]().double()
     options = {"inner_lr": 0.3, "inner_steps": 2, "first_order": first_order}
-    together, in_turn = (relative(copy.deepcopy(net), vectorized=v, **options) for v in (True, False))
+    together, in_turn = (
+        relative(copy.deepcopy(net), vectorized=v, **options)
+        for v in (True, False)
+    )
     parts = episode.support_x, episode.support_y, episode.query_x
-    assert torch.allclose(together(*parts), in_turn(*parts), rtol=1e-9, atol=1e-12)
-    assert torch.allclose(together.loss(episode), in_turn.loss(episode), rtol=1e-10)
+    assert torch.allclose(
+        together(*parts), in_turn(*parts), rtol=1e-9, atol=1e-12
+    )
+    assert torch.allclose(
+        together.loss(episode), in_turn.loss(episode), rtol=1e-10
+    )
     a, b = outer_gradient(together, episode), outer_gradient(in_turn, episode)
     assert (a - b).norm() < 1e-9 * b.norm()
 
@@ -50,20 +73,37 @@ def test_attention_side_by_side(episode):
     from learners import Attentive
 
     net = Attentive(5).double()
-    a, b = (outer_gradient(mb.MAML(net, inner_lr=0.5, vectorized=v), episode) for v in (True, False))
+    a, b = (
+        outer_gradient(mb.MAML(net, inner_lr=0.5, vectorized=v), episode)
+        for v in (True, False)
+    )
     assert (a - b).norm() < 1e-9 * b.norm()
 
 
 def test_more_tasks_than_fit_side_by_side_are_taken_in_parts():
     net, episode = curved_net(), task_batch(tasks=70)
-    a, b = (outer_gradient(mb.MAML(net, inner_lr=0.5, vectorized=v), episode) for v in (True, False))
+    a, b = (
+        outer_gradient(mb.MAML(net, inner_lr=0.5, vectorized=v), episode)
+        for v in (True, False)
+    )
     assert torch.allclose(a, b, rtol=1e-9)
 
 
-@pytest.mark.parametrize("loss_fn", [F.mse_loss, F.l1_loss, lambda p, y: F.mse_loss(p, y, reduction="sum")])
+@pytest.mark.parametrize(
+    "loss_fn",
+    [F.mse_loss, F.l1_loss, lambda p, y: F.mse_loss(p, y, reduction="sum")],
+)
 def test_any_loss_is_summed_over_the_tasks_alike(loss_fn):
-    net, episode = mb.MLP(1, 1).double(), mb.Sinusoids().sample(5).to(torch.float64)
-    a, b = (outer_gradient(mb.MAML(net, 1e-3, 2, loss_fn=loss_fn, vectorized=v), episode) for v in (True, False))
+    net, episode = (
+        mb.MLP(1, 1).double(),
+        mb.Sinusoids().sample(5).to(torch.float64),
+    )
+    a, b = (
+        outer_gradient(
+            mb.MAML(net, 1e-3, 2, loss_fn=loss_fn, vectorized=v), episode
+        )
+        for v in (True, False)
+    )
     assert (a - b).norm() < 1e-9 * b.norm()
 
 
@@ -71,12 +111,20 @@ def test_frozen_weights_are_shared_by_all_tasks():
     net, episode = curved_net(), task_batch()
     net[0].weight.requires_grad_(False)
     net[2].bias.requires_grad_(False)
-    a, b = mb.MAML(net, inner_lr=0.5, vectorized=True), mb.MAML(net, inner_lr=0.5, vectorized=False)
+    a, b = (
+        mb.MAML(net, inner_lr=0.5, vectorized=True),
+        mb.MAML(net, inner_lr=0.5, vectorized=False),
+    )
     for learner in (a, b):
         learner.zero_grad()
         learner.backward(episode)
-        learner.gradients = [p.grad.clone() for p in net.parameters() if p.requires_grad]
-    assert all(torch.allclose(x, y, rtol=1e-10) for x, y in zip(a.gradients, b.gradients, strict=True))
+        learner.gradients = [
+            p.grad.clone() for p in net.parameters() if p.requires_grad
+        ]
+    assert all(
+        torch.allclose(x, y, rtol=1e-10)
+        for x, y in zip(a.gradients, b.gradients, strict=True)
+    )
 
 
 def test_the_faster_way_is_chosen_by_the_model():
@@ -93,11 +141,18 @@ def test_only_plain_layers_in_a_row_count_as_a_perceptron():
 
     assert perceptron_layers(mb.MLP(1, 1))
     assert perceptron_layers(nn.Linear(2, 2))
-    for other in (Twice(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2), nn.Dropout()), nn.Flatten(0), small_conv()):
+    for other in (
+        Twice(nn.Linear(2, 2)),
+        nn.Sequential(nn.Linear(2, 2), nn.Dropout()),
+        nn.Flatten(0),
+        small_conv(),
+    ):
         assert perceptron_layers(other) is None
 
 
-@pytest.mark.parametrize(("layer", "word"), [(nn.Dropout(), "dropout"), (nn.LSTM(2, 2), "recurrent")])
+@pytest.mark.parametrize(
+    ("layer", "word"), [(nn.Dropout(), "dropout"), (nn.LSTM(2, 2), "recurrent")]
+)
 def test_what_cannot_stand_side_by_side_is_named(layer, word):
     model = nn.Sequential(nn.Linear(2, 2), layer)
     with pytest.raises(ValueError, match=f"1 is {word}.*use vectorized=False"):
@@ -107,33 +162,55 @@ def test_what_cannot_stand_side_by_side_is_named(layer, word):
 
 def test_the_compiled_program_computes_the_same_gradient_and_follows_the_weights():
     net = mb.MLP(1, 1, hidden=(5,))
-    plain = mb.MetaSGD(copy.deepcopy(net), inner_lr=0.01, inner_steps=2, loss_fn=F.mse_loss)
-    compiled = mb.MetaSGD(copy.deepcopy(net), inner_lr=0.01, inner_steps=2, loss_fn=F.mse_loss, compiled=True)
+    plain = mb.MetaSGD(
+        copy.deepcopy(net), inner_lr=0.01, inner_steps=2, loss_fn=F.mse_loss
+    )
+    compiled = mb.MetaSGD(
+        copy.deepcopy(net),
+        inner_lr=0.01,
+        inner_steps=2,
+        loss_fn=F.mse_loss,
+        compiled=True,
+    )
     for i in range(3):
         episode = mb.Sinusoids().sample(4, start=4 * i)
         for learner in (plain, compiled):
             learner.zero_grad()
             learner.value = learner.backward(episode)
             learner.backward(episode)  # adds
-            learner.gradient = torch.cat([p.grad.flatten() for p in learner.parameters()])
+            learner.gradient = torch.cat(
+                [p.grad.flatten() for p in learner.parameters()]
+            )
             with torch.no_grad():
                 for p in learner.parameters():
                     p -= 1e-3 * p.grad
         assert compiled.value == pytest.approx(plain.value, rel=1e-5)
-        assert torch.allclose(compiled.gradient, plain.gradient, rtol=1e-4, atol=1e-6)
+        assert torch.allclose(
+            compiled.gradient, plain.gradient, rtol=1e-4, atol=1e-6
+        )
     assert len(compiled.programs.made) == 1
     assert copy.deepcopy(compiled).programs.made == {}
 
 
-def test_the_query_pass_in_half_precision_keeps_the_direction_of_the_gradient(tasks):
-    """And only the query pass: the inner loop gives the same fast weights to the last bit."""
+def test_the_query_pass_in_half_precision_keeps_the_direction_of_the_gradient(
+    tasks,
+):
+    """And only the query pass: the inner loop gives the same fast weights to
+    the last bit.
+    """
     torch.manual_seed(0)
     net, episode = small_conv(out=5), tasks.sample(4)
-    whole, half = mb.MAML(net, inner_lr=0.1), mb.MAML(net, inner_lr=0.1, query_dtype=torch.bfloat16)
+    whole, half = (
+        mb.MAML(net, inner_lr=0.1),
+        mb.MAML(net, inner_lr=0.1, query_dtype=torch.bfloat16),
+    )
     a, b = outer_gradient(whole, episode), outer_gradient(half, episode)
     assert not torch.equal(a, b)
     assert F.cosine_similarity(a, b, dim=0) > 0.99
-    one, two = (learner.adapt(episode.support_x, episode.support_y) for learner in (whole, half))
+    one, two = (
+        learner.adapt(episode.support_x, episode.support_y)
+        for learner in (whole, half)
+    )
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
@@ -149,7 +226,9 @@ def graph_megabytes(learner, episode):
         nonlocal most
         box = Box(tensor)
         held.add(box)
-        most = max(most, sum(b.tensor.numel() * b.tensor.element_size() for b in held))
+        most = max(
+            most, sum(b.tensor.numel() * b.tensor.element_size() for b in held)
+        )
         return box
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda box: box.tensor):
@@ -157,10 +236,17 @@ def graph_megabytes(learner, episode):
     return most / 1e6
 
 
-@pytest.mark.parametrize(("model", "tasks_held"), [("batch statistics", 1), ("perceptron", 32)])
-def test_memory_of_backward_does_not_grow_with_the_number_of_tasks(model, tasks_held, tasks):
+@pytest.mark.parametrize(
+    ("model", "tasks_held"), [("batch statistics", 1), ("perceptron", 32)]
+)
+def test_memory_of_backward_does_not_grow_with_the_number_of_tasks(
+    model, tasks_held, tasks
+):
     learner = mb.MAML(MODELS[model](), inner_lr=0.1, threads=1)
-    few, many = (graph_megabytes(learner, tasks.sample(n)) for n in (tasks_held, 2 * tasks_held))
+    few, many = (
+        graph_megabytes(learner, tasks.sample(n))
+        for n in (tasks_held, 2 * tasks_held)
+    )
     assert many < 1.2 * few
 
 
@@ -176,14 +262,21 @@ def test_memory_is_flat_over_iterations_of_training_and_of_evaluation(tasks):
             with torch.no_grad():
                 part = tasks.sample(4, start=i)
                 learner(part.support_x, part.support_y, part.query_x)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MB, on Linux
+        return (
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        )  # MB, on Linux
 
     first = work(10)
-    assert work(50) - first < 20  # one graph that stays behind an iteration would hold about 15 MB of its own
+    assert (
+        work(50) - first < 20
+        # one graph that stays behind an iteration would hold about 15 MB of its own
+    )
 
 
 def test_memory_of_an_inner_loop_without_a_graph_does_not_grow_with_its_steps():
-    """Learned step sizes would chain every step to the one before; a path would keep all of them."""
+    """Learned step sizes would chain every step to the one before; a path would
+    keep all of them.
+    """
     learner, part = (
         mb.MetaSGD(mb.MLP(784, 5, hidden=(200,)), 1e-4),
         mb.FewShotTasks(mb.glyphs(classes=9), 5, 1).sample(20),
@@ -200,12 +293,19 @@ def test_memory_of_an_inner_loop_without_a_graph_does_not_grow_with_its_steps():
 
 def repeated():
     act, layer = nn.Tanh(), nn.Linear(6, 6)
-    return nn.Sequential(nn.Linear(2, 6), act, layer, act, layer, nn.Linear(6, 3)).double()
+    return nn.Sequential(
+        nn.Linear(2, 6), act, layer, act, layer, nn.Linear(6, 3)
+    ).double()
 
 
 def tied():
     net = nn.Sequential(
-        nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Linear(6, 3)
+        nn.Linear(2, 6),
+        nn.Tanh(),
+        nn.Linear(6, 6),
+        nn.Tanh(),
+        nn.Linear(6, 6),
+        nn.Linear(6, 3),
     ).double()
     net[4].weight = net[2].weight
     return net
@@ -218,7 +318,9 @@ def hooked():
 
 
 @pytest.mark.parametrize("make", [repeated, tied, hooked])
-def test_layers_used_twice_tied_or_listened_to_are_computed_as_the_model_computes_them(make):
+def test_layers_used_twice_tied_or_listened_to_are_computed_as_the_model_computes_them(
+    make,
+):
     torch.manual_seed(0)
     net, episode = make(), task_batch(tasks=3)
     assert_exact(mb.MAML(net, 0.3, 2, vectorized=False), episode)
@@ -246,7 +348,9 @@ def test_a_layer_with_two_names_keeps_its_parameters():
     ],
 )
 def test_a_fused_optimiser_steps_as_a_plain_one(make, tasks):
-    """It reads parameter and gradient as flat arrays: both must lie in memory in the same order."""
+    """It reads parameter and gradient as flat arrays: both must lie in memory
+    in the same order.
+    """
     episode = tasks.sample(2)
     stepped = []
     for fused in (True, False):
@@ -256,7 +360,9 @@ def test_a_fused_optimiser_steps_as_a_plain_one(make, tasks):
         learner.backward(episode)
         assert all(p.grad.stride() == p.stride() for p in learner.parameters())
         optimizer.step()
-        stepped.append(torch.cat([p.detach().flatten() for p in learner.parameters()]))
+        stepped.append(
+            torch.cat([p.detach().flatten() for p in learner.parameters()])
+        )
     assert torch.allclose(*stepped, atol=1e-5)
 
 
@@ -264,7 +370,11 @@ def test_a_compiled_program_notices_another_loss_and_other_frozen_weights():
     net, episode = mb.MLP(1, 1, hidden=(4,)), mb.Sinusoids().sample(3)
     net[1].bias.requires_grad_(False)
     compiled = mb.MAML(net, 0.01, loss_fn=F.mse_loss, compiled=True)
-    for change in (lambda: None, lambda: setattr(compiled, "loss_fn", F.l1_loss), lambda: net[1].bias.data.fill_(0.7)):
+    for change in (
+        lambda: None,
+        lambda: setattr(compiled, "loss_fn", F.l1_loss),
+        lambda: net[1].bias.data.fill_(0.7),
+    ):
         change()
         compiled.zero_grad()
         compiled.backward(episode)
@@ -272,14 +382,24 @@ def test_a_compiled_program_notices_another_loss_and_other_frozen_weights():
         net.zero_grad()
         mb.MAML(net, 0.01, loss_fn=compiled.loss_fn).backward(episode)
         expected = [p.grad for p in net.parameters() if p.requires_grad]
-        assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(got, expected, strict=True))
+        assert all(
+            torch.allclose(a, b, rtol=1e-4, atol=1e-6)
+            for a, b in zip(got, expected, strict=True)
+        )
 
 
 def test_one_core_does_it_all_where_a_copy_would_not_do(tasks):
-    """Autocast belongs to a thread, a copy loses hooks, and a module that keeps an activation cannot be copied."""
+    """Autocast belongs to a thread, a copy loses hooks, and a module that keeps
+    an activation cannot be copied.
+    """
     net, episode = small_conv(out=5, norm="none"), tasks.sample(2)
     with torch.autocast("cpu", torch.bfloat16):
-        a, b = (outer_gradient(mb.MAML(net, 0.1, first_order=True, threads=n), episode) for n in (1, 2))
+        a, b = (
+            outer_gradient(
+                mb.MAML(net, 0.1, first_order=True, threads=n), episode
+            )
+            for n in (1, 2)
+        )
     assert torch.equal(a, b)
     net.kept = net(episode.query_x[0])
     mb.MAML(net, 0.1, threads=2).backward(episode)
@@ -292,7 +412,9 @@ def test_one_core_does_it_all_where_a_copy_would_not_do(tasks):
 
 def test_support_norm_in_two_places_is_refused(episode):
     norm = SupportNorm(4)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 4), norm, nn.Tanh(), norm, nn.Linear(4, 5)).double()
+    net = nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 4), norm, nn.Tanh(), norm, nn.Linear(4, 5)
+    ).double()
     with pytest.raises(ValueError, match="2 is used twice in one pass"):
         mb.MAML(net).loss(episode)
 
