@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metabook.learner.labels import check_batch, label_columns
-from metabook.learner.protocol import Learner, LossFn
+from metabook.learner.protocol import Learner, LossFn, State
 
 __all__ = ["EmbeddingLearner"]
 
@@ -71,6 +71,30 @@ class EmbeddingLearner(Learner):
         return self.score(
             z[:, : support_x.shape[1]], support_y, z[:, support_x.shape[1] :]
         )
+
+    def remember(self, support_x: Tensor, support_y: Tensor) -> State:
+        """The encoded support set, `summary`; but the support set itself where
+        its vectors depend on the queries beside it.
+        """
+        if self.training or self.transductive:
+            return super().remember(support_x, support_y)
+        z, y = self.summary(self.embed(support_x), support_y)
+        return {"support_z": z, "support_y": y}
+
+    def answer(self, state: State, query_x: Tensor) -> Tensor:
+        """The scores of queries, from what `remember` kept."""
+        if "support_x" in state:
+            return super().answer(state, query_x)
+        z, y = state["support_z"], state["support_y"]
+        return self.score(z, y, self.embed(query_x))
+
+    def summary(
+        self, support_z: Tensor, support_y: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The fewest vectors that score like these, with their labels: here
+        all of them.
+        """
+        return support_z, support_y
 
     @abstractmethod
     def score(

@@ -8,7 +8,14 @@ Taught in section 2.1 of the book.
 import torch
 from torch import Tensor, nn
 
-__all__ = ["check_batch", "columns_of", "label_columns", "query_targets"]
+__all__ = [
+    "check_batch",
+    "check_dtype",
+    "check_queries",
+    "columns_of",
+    "label_columns",
+    "query_targets",
+]
 
 
 def label_columns(support_y: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,19 +136,51 @@ def check_batch(
             f" {tuple(query_x.shape)}; only the second size, the number of"
             " examples, may differ"
         )
-    weight = next(learner.parameters(), support_x)
     for name, x in (("support_x", support_x), ("query_x", query_x)):
-        if (
-            x.is_floating_point()
-            and x.dtype != weight.dtype
-            and not torch.is_autocast_enabled(x.device.type)
-        ):
-            raise ValueError(
-                f"{name} is {x.dtype} but the weights are {weight.dtype}: use"
-                f" {name}.to({weight.dtype})"
-            )
-        if not x.is_floating_point():
-            raise ValueError(
-                f"{name} is {x.dtype}; networks take floating inputs:"
-                f" {name}.float(), images divided by 255"
-            )
+        check_dtype(learner, name, x)
+
+
+def check_queries(
+    learner: nn.Module, query_x: Tensor, tasks: int, example: torch.Size
+) -> None:
+    """Refuse queries that are not of so many tasks, or whose examples have
+    another shape than those of the support sets.
+    """
+    if not isinstance(query_x, Tensor):
+        raise ValueError(
+            f"query_x is a {type(query_x).__name__}; predictors take tensors:"
+            " torch.as_tensor(query_x)"
+        )
+    expected = (
+        f"({tasks}, any number of queries, {', '.join(map(str, example))})"
+    )
+    if (
+        query_x.dim() < 2
+        or query_x.shape[2:] != example
+        or len(query_x) != tasks
+    ):
+        raise ValueError(
+            f"query_x is {tuple(query_x.shape)}; it must be {expected}, as the"
+            " support sets were. For one example of a single task add the"
+            " first two: query_x[None, None]"
+        )
+    check_dtype(learner, "query_x", query_x)
+
+
+def check_dtype(learner: nn.Module, name: str, x: Tensor) -> None:
+    """Refuse inputs of another precision than the learner's weights."""
+    weight = next(learner.parameters(), x)
+    if (
+        x.is_floating_point()
+        and x.dtype != weight.dtype
+        and not torch.is_autocast_enabled(x.device.type)
+    ):
+        raise ValueError(
+            f"{name} is {x.dtype} but the weights are {weight.dtype}: use"
+            f" {name}.to({weight.dtype})"
+        )
+    if not x.is_floating_point():
+        raise ValueError(
+            f"{name} is {x.dtype}; networks take floating inputs:"
+            f" {name}.float(), images divided by 255"
+        )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from metabook.learner.embedding import EmbeddingLearner
 from metabook.learner.labels import check_batch, label_columns
-from metabook.learner.protocol import Learner
+from metabook.learner.protocol import Learner, State
 from metabook.metric.distances import (
     Distance,
     distance_by_name,
@@ -83,6 +83,13 @@ class NearestCentroid(EmbeddingLearner):
         return -squared_euclidean(
             query_z, compute_prototypes(support_z, support_y)
         )
+
+    def summary(
+        self, support_z: Tensor, support_y: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The prototypes: a class of one example is its own mean."""
+        prototypes = compute_prototypes(support_z, support_y)
+        return prototypes, label_columns(support_y)[0]
 
     def embed(self, x: Tensor) -> Tensor:
         """Features of examples (T, B, ...) as (T, B, D), centred and
@@ -188,28 +195,44 @@ class FineTuning(EmbeddingLearner):
         self, support_z: Tensor, support_y: Tensor, query_z: Tensor
     ) -> Tensor:
         """The scores of each task's own head, (T, Q, way)."""
-        support_z, query_z = support_z.detach(), query_z.detach()
+        w, b = self.heads(support_z, support_y)
+        return self._scores(query_z, w, b).detach()
+
+    def remember(self, support_x: Tensor, support_y: Tensor) -> State:
+        """Each task's own head."""
+        state = super().remember(support_x, support_y)
+        if "support_x" in state:  # its vectors depend on the queries
+            return state
+        w, b = self.heads(state["support_z"], state["support_y"])
+        return {"w": w.detach(), "b": b.detach()}
+
+    def answer(self, state: State, query_x: Tensor) -> Tensor:
+        """The scores of queries by each task's own head."""
+        if "support_x" in state:
+            return super().answer(state, query_x)
+        return self._scores(self.embed(query_x), state["w"], state["b"])
+
+    def heads(
+        self, support_z: Tensor, support_y: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Train the heads: weights (T, way, D) and biases (T, way)."""
+        support_z = support_z.detach()
         prototypes = compute_prototypes(support_z, support_y)  # (T, way, D)
         columns = label_columns(support_y)[1]
+        start = prototypes if self.head == "cosine" else 0 * prototypes
         with torch.enable_grad():
-            w = (
-                prototypes
-                if self.head == "cosine"
-                else torch.zeros_like(prototypes)
-            ).requires_grad_()
+            w = start.clone().requires_grad_()
             b = prototypes.new_zeros(*prototypes.shape[:2]).requires_grad_()
-            optimizer = torch.optim.Adam(
-                [w, b], lr=self.lr
-            )  # elementwise: tasks do not see each other
+            # Adam is elementwise: tasks do not see each other
+            optimizer = torch.optim.Adam([w, b], lr=self.lr)
             for _ in range(self.steps):
-                losses = F.cross_entropy(
-                    self._scores(support_z, w, b).mT, columns, reduction="none"
-                )  # (T, S)
+                scores = self._scores(support_z, w, b).mT  # (T, way, S)
+                losses = F.cross_entropy(scores, columns, reduction="none")
                 w.grad, b.grad = torch.autograd.grad(
                     losses.mean(dim=1).sum(), [w, b], allow_unused=True
                 )
                 optimizer.step()
-        return self._scores(query_z, w, b).detach()
+        return w, b
 
     def _scores(self, z: Tensor, w: Tensor, b: Tensor) -> Tensor:
         if self.head == "linear":
@@ -272,14 +295,26 @@ class FullFineTuning(Learner):
     ) -> Tensor:
         """Train one network a task and score its queries, (T, Q, way)."""
         check_batch(self, support_x, support_y, query_x)
+        return self.answer(self.remember(support_x, support_y), query_x)
+
+    def remember(self, support_x: Tensor, support_y: Tensor) -> State:
+        """Train one network a task; its weights and buffers by name."""
         classes, columns = label_columns(support_y)
-        tasks = zip(support_x, columns, query_x, strict=True)
-        return torch.stack(
-            [
-                self._train(x, y, classes.shape[1])(q).detach()
-                for x, y, q in tasks
-            ]
-        )
+        way = classes.shape[1]
+        tasks = zip(support_x, columns, strict=True)
+        networks = [self._train(x, y, way).state_dict() for x, y in tasks]
+        return {k: torch.stack([n[k] for n in networks]) for k in networks[0]}
+
+    def answer(self, state: State, query_x: Tensor) -> Tensor:
+        """The scores of queries by each task's own network."""
+        way, features = state["1.weight"].shape[1:]
+        head = _linear_from_zero(features, way, like=query_x)
+        net = nn.Sequential(copy.deepcopy(self.embedding), head).eval()
+        scores = []
+        for t, x in enumerate(query_x):
+            net.load_state_dict({name: w[t] for name, w in state.items()})
+            scores.append(net(x).detach())
+        return torch.stack(scores)
 
     def _train(self, x: Tensor, y: Tensor, way: int) -> nn.Module:
         """The network of one task, in evaluation mode."""

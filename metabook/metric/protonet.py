@@ -141,3 +141,10 @@ class ProtoNet(EmbeddingLearner):
         """
         prototypes = compute_prototypes(support_z, support_y)
         return -self.distance(query_z, prototypes) / self.log_temperature.exp()
+
+    def summary(
+        self, support_z: Tensor, support_y: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The prototypes: a class of one example is its own mean."""
+        prototypes = compute_prototypes(support_z, support_y)
+        return prototypes, label_columns(support_y)[0]

@@ -79,9 +79,7 @@ class RelationNet(EmbeddingLearner):
         """How much each query belongs to each class, before the sigmoid, (T, Q,
         way).
         """
-        columns = label_columns(support_y)[1]
-        member = F.one_hot(columns).to(support_z.dtype)  # (T, S, way)
-        sums = member.mT @ support_z  # (T, way, D)
+        sums, _ = self.summary(support_z, support_y)  # (T, way, D)
         t, q, way = len(sums), query_z.shape[1], sums.shape[1]
         pairs = torch.cat(
             [
@@ -92,3 +90,13 @@ class RelationNet(EmbeddingLearner):
         )
         scores: Tensor = self.relation(pairs).view(t, q, way)
         return scores
+
+    def summary(
+        self, support_z: Tensor, support_y: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The sum of each class's vectors: a class of one example is its own
+        sum.
+        """
+        classes, columns = label_columns(support_y)
+        member = F.one_hot(columns).to(support_z.dtype)  # (T, S, way)
+        return member.mT @ support_z, classes

@@ -8,6 +8,7 @@ computing many tasks to `metabook.optimization.execution`.
 
 from collections import deque
 from contextlib import nullcontext
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from metabook.learner.labels import (
     label_columns,
     query_targets,
 )
-from metabook.learner.protocol import LossFn
+from metabook.learner.protocol import ClassNames, LossFn, Predictor, State
 from metabook.optimization.checks import refuse_modes, refuse_unfit_layers
 from metabook.optimization.execution.choice import Execution
 from metabook.optimization.execution.side_by_side import (
@@ -34,7 +35,32 @@ from metabook.optimization.inner_loop import (
 from metabook.optimization.method import Method
 from metabook.tasks.episode import Episode
 
-__all__ = ["InnerLoopLearner"]
+__all__ = ["FastWeights", "InnerLoopLearner"]
+
+
+class FastWeights(Predictor):
+    """The predictor of a learner with an inner loop.
+
+    Attributes
+    ----------
+    weights : dict of name to Tensor, (T, ...)
+        Where the inner loop of each task arrived, by the names of the model's
+        parameters; those that are not adapted are left out.
+
+    Examples
+    --------
+    >>> import metabook as mb
+    >>> learner = mb.MAML(mb.MLP(1, 1), inner_lr=0.01, loss_fn=F.mse_loss)
+    >>> waves = mb.Sinusoids(shot=10).sample(4)
+    >>> predictor = learner.adapt(waves.support_x, waves.support_y, steps=5)
+    >>> predictor.weights["1.weight"].shape  # 40 hidden units, one input
+    torch.Size([4, 40, 1])
+    """
+
+    @property
+    def weights(self) -> Weights:
+        """The fast weights, by name."""
+        return self.state
 
 
 class InnerLoopLearner(Method):
@@ -43,6 +69,8 @@ class InnerLoopLearner(Method):
     A subclass says what it adapts, how far a step goes, what a step goes down
     and what the outer loop minimises: see `Method`.
     """
+
+    predictor_type = FastWeights
 
     def __init__(
         self,
@@ -126,12 +154,37 @@ class InnerLoopLearner(Method):
         return torch.cat(steps_of_parts, dim=1)
 
     def adapt(
-        self, support_x: Tensor, support_y: Tensor, steps: int | None = None
-    ) -> Weights:
-        """The fast weights of each task, {name: (T, ...)}; the model is left as
-        it is.
+        self,
+        support_x: Tensor,
+        support_y: Tensor,
+        *,
+        steps: int | None = None,
+        class_names: ClassNames | None = None,
+    ) -> "FastWeights":
+        """Adapt to each task; the model is left as it is.
+
+        Parameters
+        ----------
+        support_x, support_y, class_names
+            As in `Learner`.
+        steps : int, optional
+            In place of ``inner_steps``.
+
+        Returns
+        -------
+        FastWeights
+            A predictor whose ``weights`` are those that each task arrived at,
+            {name: (T, ...)}.
         """
         check_batch(self, support_x, support_y, support_x)
+        state = self.remember(support_x, support_y, steps)
+        made = self.predictor(state, support_x, support_y, class_names)
+        return cast(FastWeights, made)
+
+    def remember(
+        self, support_x: Tensor, support_y: Tensor, steps: int | None = None
+    ) -> State:
+        """The fast weights of each task, {name: (T, ...)}."""
         targets, way = _columns(support_y)
         parts = [
             self.learn(x, y, way, steps)
@@ -141,32 +194,14 @@ class InnerLoopLearner(Method):
             name: torch.cat([fast[name] for fast in parts]) for name in parts[0]
         }
 
-    def predict_with(self, fast: Weights, query_x: Tensor) -> Tensor:
-        """Predict queries (T, Q, ...) with the fast weights of their tasks, as
-        `adapt` returns them.
+    def answer(self, state: State, query_x: Tensor) -> Tensor:
+        """Predictions for queries (T, Q, ...) with the fast weights of their
+        tasks.
         """
-        if any(len(w) != len(query_x) for w in fast.values()):
-            raise ValueError(
-                f"queries of {len(query_x)} tasks, but fast weights of"
-                f" {len(next(iter(fast.values())))}"
-            )
-        modules = dict(self.model.named_modules())
-        foreign = [
-            name
-            for name in fast
-            if not hasattr(
-                modules.get(name.rpartition(".")[0]), name.rpartition(".")[2]
-            )
-        ]
-        if foreign:
-            raise ValueError(
-                f"the model has no {foreign[0]!r}: fast weights are named as"
-                " adapt names them"
-            )
-        parts = self.execution.parts(self.model, query_x, *fast.values())
+        parts = self.execution.parts(self.model, query_x, *state.values())
         return torch.cat(
             [
-                self.predictions(dict(zip(fast, w, strict=True)), q)
+                self.predictions(dict(zip(state, w, strict=True)), q)
                 for q, *w in parts
             ]
         )

@@ -50,7 +50,8 @@ class ANIL(MAML):
     >>> episode = mb.FewShotTasks(
     ...     mb.glyphs(classes=10), way=5, shot=1, query=2
     ... ).sample(1)
-    >>> sorted(learner.adapt(episode.support_x, episode.support_y))
+    >>> predictor = learner.adapt(episode.support_x, episode.support_y)
+    >>> sorted(predictor.weights)
     ['head.bias', 'head.weight']
     """
 

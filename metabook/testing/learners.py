@@ -299,14 +299,20 @@ def _check_that_a_foreign_label_raises(
 ) -> None:
     wrong = episode.query_y.clone()
     wrong[-1, -1] = episode.support_y.max() + 1
+    foreign = replace(episode, query_y=wrong)
     try:
-        learner.backward(replace(episode, query_y=wrong))
+        learner.loss(foreign)
     except ValueError:
         return
+    except NotImplementedError:  # no gradient of a loss: Reptile
+        try:
+            learner.backward(foreign)
+        except ValueError:
+            return
     _fail(
         learner,
         "accepts a query whose label is not in its support set",
-        "let loss compare with metabook.learner.query_targets(support_y,"
+        "let loss compare with metabook.learner.labels.query_targets(support_y,"
         " query_y), which raises ValueError",
     )
 

@@ -31,7 +31,7 @@ def test_the_outer_gradient_agrees_with_central_differences(relative, steps):
 
 def test_anil_keeps_the_body_constant_in_the_inner_loop_and_learns_it_in_the_outer():
     learner, episode = mb.ANIL(curved_net(), inner_lr=0.5), task_batch()
-    assert set(learner.adapt(episode.support_x, episode.support_y)) == {
+    assert set(learner.adapt(episode.support_x, episode.support_y).weights) == {
         "2.weight",
         "2.bias",
     }
@@ -140,7 +140,7 @@ def test_reptiles_update_is_that_of_the_paper():
         torch.cat([episode.support_y, episode.query_y], 1),
     )
     with torch.no_grad():
-        phi = learner.adapt(x, y)
+        phi = learner.adapt(x, y).weights
     optimizer = torch.optim.SGD(learner.parameters(), lr=0.5)
     learner.backward(episode)
     optimizer.step()
@@ -173,7 +173,7 @@ def test_implicit_maml_solves_for_the_exact_gradient_on_a_quadratic(cg_steps):
         model.A + lam * identity, model.b + lam * model.theta.detach()
     )
     assert torch.allclose(
-        learner.adapt(zeros, zeros)["theta"][0], phi, rtol=1e-10
+        learner.adapt(zeros, zeros).weights["theta"][0], phi, rtol=1e-10
     )
     expected = torch.linalg.solve(
         identity + model.A / lam, model.A @ phi - model.b
