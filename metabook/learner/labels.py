@@ -137,7 +137,7 @@ def check_batch(
             " examples, may differ"
         )
     for name, x in (("support_x", support_x), ("query_x", query_x)):
-        check_dtype(learner, name, x)
+        check_dtype(name, x, next(learner.parameters(), support_x))
 
 
 def check_queries(
@@ -151,25 +151,19 @@ def check_queries(
             f"query_x is a {type(query_x).__name__}; predictors take tensors:"
             " torch.as_tensor(query_x)"
         )
-    expected = (
-        f"({tasks}, any number of queries, {', '.join(map(str, example))})"
-    )
-    if (
-        query_x.dim() < 2
-        or query_x.shape[2:] != example
-        or len(query_x) != tasks
-    ):
+    shape = query_x.shape
+    if shape[:1] != (tasks,) or len(shape) < 2 or shape[2:] != example:
+        expected = ", ".join(map(str, (tasks, "queries", *example)))
         raise ValueError(
-            f"query_x is {tuple(query_x.shape)}; it must be {expected}, as the"
+            f"query_x is {tuple(shape)}; it must be ({expected}), as the"
             " support sets were. For one example of a single task add the"
             " first two: query_x[None, None]"
         )
-    check_dtype(learner, "query_x", query_x)
+    check_dtype("query_x", query_x, next(learner.parameters(), query_x))
 
 
-def check_dtype(learner: nn.Module, name: str, x: Tensor) -> None:
+def check_dtype(name: str, x: Tensor, weight: Tensor) -> None:
     """Refuse inputs of another precision than the learner's weights."""
-    weight = next(learner.parameters(), x)
     if (
         x.is_floating_point()
         and x.dtype != weight.dtype

@@ -289,7 +289,9 @@ class Predictor:
     >>> episode = mb.FewShotTasks(signs, way=5, shot=2, query=2).sample(1)
     >>> learner = mb.ProtoNet(mb.Conv4()).eval()
     >>> predictor = learner.adapt(
-    ...     episode.support_x, episode.support_y, class_names="abcde"
+    ...     episode.support_x,
+    ...     episode.support_y,
+    ...     class_names=["a", "b", "c", "d", "e"],
     ... )
     >>> predictor(episode.query_x).shape
     torch.Size([1, 10, 5])

@@ -92,7 +92,7 @@ def test_labels_and_names_come_back(episode):
     x, y, query_x = parts(episode)
     learner = mb.ProtoNet(small_conv(norm="batch")).eval()
     plain = learner.adapt(x, y)
-    predictor = learner.adapt(x, 10 * y + 3, class_names="abcde")
+    predictor = learner.adapt(x, 10 * y + 3, class_names=[*"abcde"])
     labels = predictor.predict(query_x)
     assert torch.equal(labels, 10 * plain.predict(query_x) + 3)
     names = predictor.predict_names(query_x)
@@ -100,12 +100,12 @@ def test_labels_and_names_come_back(episode):
         ["abcde"[(j - 3) // 10] for j in row] for row in labels.tolist()
     ]
     assert names == expected
-    each = learner.adapt(x, y, class_names=["abcde", "fghij", "klmno"])
+    each = learner.adapt(x, y, class_names=[[*"abcde"], [*"fghij"], [*"klmno"]])
     assert set(each.predict_names(query_x)[2]) <= set("klmno")
     with pytest.raises(ValueError, match=r"have no names.*class_names="):
         plain.predict_names(query_x)
     with pytest.raises(ValueError, match="3 tasks of 5 classes"):
-        learner.adapt(x, y, class_names="abcd")
+        learner.adapt(x, y, class_names=[*"abcd"])
 
 
 def test_regression_has_predictions_and_no_names():
@@ -167,7 +167,7 @@ def test_a_transductive_learner_warns_once_of_a_single_query(episode):
 def test_a_moved_predictor_has_a_learner_of_its_own(episode):
     learner = mb.ProtoNet(small_conv(norm="batch")).eval()
     x, y, query_x = parts(episode)
-    predictor = learner.adapt(x, y, class_names="abcde")
+    predictor = learner.adapt(x, y, class_names=[*"abcde"])
     moved = predictor.to("meta")
     assert moved.learner is not learner
     assert {t.device.type for t in moved.state.values()} == {"meta"}
