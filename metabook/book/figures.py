@@ -31,13 +31,8 @@ __all__ = [
 
 # Okabe & Ito: distinguishable with any colour vision
 # (https://jfly.uni-koeln.de/color/)
-BLUE, ORANGE, GREEN, PURPLE, GREY = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#767676",
-)
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+PURPLE, GREY = "#CC79A7", "#767676"
 
 
 def book_style() -> None:
@@ -55,6 +50,7 @@ def book_style() -> None:
     import matplotlib as mpl
     from cycler import cycler
 
+    colors = [BLUE, ORANGE, GREEN, PURPLE, GREY]
     mpl.rcParams.update(
         {
             "figure.figsize": (6.4, 3.6),
@@ -63,9 +59,7 @@ def book_style() -> None:
             "font.size": 12,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.prop_cycle": cycler(
-                color=[BLUE, ORANGE, GREEN, PURPLE, GREY]
-            ),
+            "axes.prop_cycle": cycler(color=colors),
             "lines.linewidth": 2,
             "legend.frameon": False,
             "figure.constrained_layout.use": True,
@@ -79,8 +73,7 @@ def show_images(
     titles: Sequence[str] | None = None,
     colors: Sequence[str] | None = None,
 ) -> None:
-    """Draw small images side by side as ink on paper, each with a word below
-    it.
+    """Draw small images side by side as ink on paper, a word below each.
 
     Parameters
     ----------
@@ -96,22 +89,18 @@ def show_images(
     >>> from matplotlib.figure import Figure
     >>> ax = Figure().add_subplot()
     >>> show_images(ax, torch.rand(3, 28, 28), ["a", "b", "c"])
-    >>> ax.images[
-    ...     0
-    ... ].get_array().shape  # with four columns of paper between two images
+    >>> strip = ax.images[0].get_array()
+    >>> strip.shape  # with four columns of paper between two images
     (28, 92)
     """
     n, height, width = images.shape
     gap = 4
     strip = np.ones((height, n * (width + gap) - gap))
-    for i, image in enumerate(images):
-        strip[:, i * (width + gap) : i * (width + gap) + width] = (
-            1 - image.numpy()
-        )
+    left = [i * (width + gap) for i in range(n)]
+    for x, image in zip(left, images, strict=True):
+        strip[:, x : x + width] = 1 - image.numpy()
     ax.imshow(strip, cmap="gray", vmin=0, vmax=1)
-    ax.set_xticks(
-        [i * (width + gap) + width / 2 for i in range(n)], titles or [""] * n
-    )
+    ax.set_xticks([x + width / 2 for x in left], titles or [""] * n)
     ax.set_yticks([])
     ax.tick_params(length=0)
     ax.spines[["left", "bottom"]].set_visible(False)
@@ -186,9 +175,8 @@ class Timeline:
     def _repr_html_(self) -> str:
         def items(lang: str) -> str:
             return "".join(
-                f"<li>{e['year']}, <a"
-                f' href="{escape(e["link"])}">{escape(e["who"])}</a>:'
-                f" {escape(e[lang])}</li>"
+                f'<li>{e["year"]}, <a href="{escape(e["link"])}">'
+                f"{escape(e['who'])}</a>: {escape(e[lang])}</li>"
                 for e in self.entries
             )
 
@@ -199,8 +187,8 @@ class Timeline:
         )
 
     def draw(self, ax: "Axes") -> None:
-        """Draw an axis of years on the left, and beside it a line for each
-        entry, as evenly as they can stand.
+        """Draw an axis of years, and beside it the entries, as evenly as they
+        can stand.
         """
         years = [e["year"] for e in self.entries]
         first, last = years[0], years[-1]

@@ -48,14 +48,12 @@ class Learner(nn.Module, ABC):
     --------
     >>> import torch
     >>> from metabook.learner.labels import label_columns
-    >>> class FirstClass(
-    ...     Learner
-    ... ):  # answers every query with the smallest label of the support set
+    >>> class FirstClass(Learner):
+    ...     # answers every query with the smallest label of the support set
     ...     def forward(self, support_x, support_y, query_x):
     ...         way = label_columns(support_y)[0].shape[1]
-    ...         return F.one_hot(
-    ...             torch.zeros(query_x.shape[:2], dtype=torch.long), way
-    ...         ).float()
+    ...         column = torch.zeros(query_x.shape[:2], dtype=torch.long)
+    ...         return F.one_hot(column, way).float()
     >>> FirstClass().predict(
     ...     torch.rand(1, 4, 3),
     ...     torch.tensor([[8, 8, 5, 5]]),
@@ -70,7 +68,7 @@ class Learner(nn.Module, ABC):
 
     @property
     def transductive(self) -> bool:
-        """Whether the prediction for a query may depend on the other queries."""
+        """Whether a query's prediction may depend on the other queries."""
         uses_batch = [
             isinstance(m, _BatchNorm) and m.running_mean is None
             for m in self.modules()
@@ -115,8 +113,9 @@ class Learner(nn.Module, ABC):
         return self.compare(predictions.flatten(0, 1), targets.flatten(0, 1))
 
     def compare(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        """``loss_fn`` of predictions and targets, (N, way) and (N,) or (N, ...)
-        both, after a look at both.
+        """``loss_fn`` of predictions and targets, after a look at both.
+
+        They are (N, way) and (N,), or (N, ...) both.
 
         Raises
         ------
@@ -172,14 +171,11 @@ class Learner(nn.Module, ABC):
             p.grad = None
         losses = [self.backward(episode) for episode in episodes]
         for p, grad in zip(self.parameters(), before, strict=True):
-            if p.grad is not None:
-                p.grad = (
-                    p.grad / len(losses)
-                    if grad is None
-                    else grad + p.grad / len(losses)
-                )
-            else:
+            if p.grad is None:
                 p.grad = grad
+            else:
+                mean = p.grad / len(losses)
+                p.grad = mean if grad is None else grad + mean
         return sum(losses) / len(losses)
 
     def predict(

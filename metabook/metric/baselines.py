@@ -33,8 +33,7 @@ __all__ = [
 
 
 class NearestCentroid(EmbeddingLearner):
-    """The nearest mean of a class, in features that were learned for something
-    else.
+    """The nearest mean of a class, in features learned for something else.
 
     Parameters
     ----------
@@ -58,9 +57,8 @@ class NearestCentroid(EmbeddingLearner):
     >>> tasks = mb.FewShotTasks(
     ...     mb.glyphs(classes=20, seed=0), way=5, shot=1, query=3
     ... )
-    >>> mb.evaluate(
-    ...     mb.NearestCentroid(nn.Flatten()), tasks, episodes=50
-    ... ).mean > 0.3
+    >>> learner = mb.NearestCentroid(nn.Flatten())
+    >>> mb.evaluate(learner, tasks, episodes=50).mean > 0.3
     True
     """
 
@@ -80,14 +78,11 @@ class NearestCentroid(EmbeddingLearner):
         self, support_z: Tensor, support_y: Tensor, query_z: Tensor
     ) -> Tensor:
         """Negative squared distances to the means, (T, Q, way)."""
-        return -squared_euclidean(
-            query_z, compute_prototypes(support_z, support_y)
-        )
+        prototypes = compute_prototypes(support_z, support_y)
+        return -squared_euclidean(query_z, prototypes)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Features of examples (T, B, ...) as (T, B, D), centred and
-        normalised.
-        """
+        """Features of examples as (T, B, D), centred and normalised."""
         z = super().embed(x)
         z = z if self.center is None else z - self.center
         return F.normalize(z, dim=-1) if self.normalize else z
@@ -100,8 +95,9 @@ class NearestNeighbour(EmbeddingLearner):
     ----------
     embedding : nn.Module, optional
         The pixels themselves, unless given.
-    distance : {"squared_euclidean", "euclidean", "manhattan", "cosine"} or
-    callable
+    distance : str or callable
+        ``"squared_euclidean"``, ``"euclidean"``, ``"manhattan"``, ``"cosine"``,
+        or a function like those.
 
     Examples
     --------
@@ -124,17 +120,13 @@ class NearestNeighbour(EmbeddingLearner):
     def score(
         self, support_z: Tensor, support_y: Tensor, query_z: Tensor
     ) -> Tensor:
-        """Minus the distance to the nearest example of each class, (T, Q, way)."""
+        """Minus the distance to each class's nearest example, (T, Q, way)."""
         distances = self.distance(query_z, support_z)  # (T, Q, S)
         classes, columns = label_columns(support_y)
-        foreign = columns[:, :, None] != torch.arange(
-            classes.shape[1], device=columns.device
-        )  # (T, S, way)
-        return (
-            -distances[..., None]
-            .masked_fill(foreign[:, None], torch.inf)
-            .amin(dim=2)
-        )
+        way = torch.arange(classes.shape[1], device=columns.device)
+        foreign = (columns[:, :, None] != way)[:, None]  # (T, 1, S, way)
+        of_class = distances[..., None].masked_fill(foreign, torch.inf)
+        return -of_class.amin(dim=2)
 
 
 class FineTuning(EmbeddingLearner):
@@ -165,9 +157,8 @@ class FineTuning(EmbeddingLearner):
     >>> tasks = mb.FewShotTasks(
     ...     mb.glyphs(classes=20, seed=0), way=5, shot=5, query=3
     ... )
-    >>> mb.evaluate(
-    ...     mb.FineTuning(nn.Flatten(), steps=20), tasks, episodes=20
-    ... ).mean > 0.3
+    >>> learner = mb.FineTuning(nn.Flatten(), steps=20)
+    >>> mb.evaluate(learner, tasks, episodes=20).mean > 0.3
     True
     """
 
@@ -192,19 +183,16 @@ class FineTuning(EmbeddingLearner):
         prototypes = compute_prototypes(support_z, support_y)  # (T, way, D)
         columns = label_columns(support_y)[1]
         with torch.enable_grad():
-            w = (
-                prototypes
-                if self.head == "cosine"
-                else torch.zeros_like(prototypes)
-            ).requires_grad_()
-            b = prototypes.new_zeros(*prototypes.shape[:2]).requires_grad_()
-            optimizer = torch.optim.Adam(
-                [w, b], lr=self.lr
-            )  # elementwise: tasks do not see each other
+            cosine = self.head == "cosine"
+            w = prototypes if cosine else torch.zeros_like(prototypes)
+            b = prototypes.new_zeros(*prototypes.shape[:2])
+            for weights in (w, b):
+                weights.requires_grad_()
+            # Adam is elementwise: tasks do not see each other
+            optimizer = torch.optim.Adam([w, b], lr=self.lr)
             for _ in range(self.steps):
-                losses = F.cross_entropy(
-                    self._scores(support_z, w, b).mT, columns, reduction="none"
-                )  # (T, S)
+                scores = self._scores(support_z, w, b).mT  # (T, way, S)
+                losses = F.cross_entropy(scores, columns, reduction="none")
                 w.grad, b.grad = torch.autograd.grad(
                     losses.mean(dim=1).sum(), [w, b], allow_unused=True
                 )
@@ -260,12 +248,8 @@ class FullFineTuning(Learner):
         batch: int = 32,
     ) -> None:
         super().__init__()
-        self.embedding, self.steps, self.lr, self.batch = (
-            embedding,
-            steps,
-            lr,
-            batch,
-        )
+        self.embedding, self.steps = embedding, steps
+        self.lr, self.batch = lr, batch
 
     def forward(
         self, support_x: Tensor, support_y: Tensor, query_x: Tensor
@@ -273,12 +257,10 @@ class FullFineTuning(Learner):
         """Train one network a task and score its queries, (T, Q, way)."""
         check_batch(self, support_x, support_y, query_x)
         classes, columns = label_columns(support_y)
+        way = classes.shape[1]
         tasks = zip(support_x, columns, query_x, strict=True)
         return torch.stack(
-            [
-                self._train(x, y, classes.shape[1])(q).detach()
-                for x, y, q in tasks
-            ]
+            [self._train(x, y, way)(q).detach() for x, y, q in tasks]
         )
 
     def _train(self, x: Tensor, y: Tensor, way: int) -> nn.Module:
@@ -291,7 +273,8 @@ class FullFineTuning(Learner):
         with torch.enable_grad():
             for rows in self._rows(len(x)):
                 optimizer.zero_grad()
-                F.cross_entropy(net(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
+                loss = F.cross_entropy(net(x[rows]), y[rows])
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         return net.eval()
 
@@ -309,12 +292,10 @@ class FullFineTuning(Learner):
 
 
 def _linear_from_zero(inputs: int, outputs: int, like: Tensor) -> nn.Linear:
-    """Scores w.z + b from w = 0, b = 0: nothing random, and no class ahead of
-    another.
-    """
-    layer: nn.Linear = nn.utils.skip_init(
+    """Scores w.z + b from w = 0, b = 0: nothing random, no class ahead."""
+    layer: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
         nn.Linear, inputs, outputs, device=like.device, dtype=like.dtype
-    )  # type: ignore[no-untyped-call]
+    )
     for weights in layer.parameters():
         nn.init.zeros_(weights)
     return layer

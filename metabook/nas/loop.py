@@ -193,9 +193,9 @@ def search(
 
     Parameters
     ----------
-    strategy : RandomSearch, RegularizedEvolution, Reinforce, LocalSearch, or
-    anything with their methods
-        Changed in place.
+    strategy : Strategy
+        `RandomSearch`, `RegularizedEvolution`, `Reinforce`, `LocalSearch`, or
+        anything with their methods. Changed in place.
     evaluate : callable
         ``evaluate(architecture)`` returns a number, higher being better. An
         exception or a number that is not finite is recorded as a failure, and

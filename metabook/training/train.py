@@ -91,10 +91,9 @@ def train(
     ----------
     learner : Learner
         Changed in place, on its own device; in evaluation mode afterwards.
-    tasks : FewShotTasks, Sinusoids, VariedTasks, or anything with
-    ``sample(tasks, start)``
-        It returns an `Episode`, or a list of them with T = 1 each where tasks
-        differ in shape.
+    tasks : FewShotTasks, Sinusoids, VariedTasks or another
+        Anything with ``sample(tasks, start)``, which returns an `Episode`, or a
+        list of them with T = 1 each where tasks differ in shape.
     iterations, tasks_per_batch : int
     lr : float
         Step size of Adam, unless ``optimizer`` is given.
