@@ -7,6 +7,7 @@ import inspect
 import json
 import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ __all__ = [
     "GREY",
     "ORANGE",
     "PURPLE",
+    "Listing",
     "Timeline",
     "book_style",
     "show_images",
@@ -48,7 +50,7 @@ def book_style() -> None:
     12.0
     """
     import matplotlib as mpl
-    from cycler import cycler
+    from matplotlib.rcsetup import cycler
 
     colors = [BLUE, ORANGE, GREEN, PURPLE, GREY]
     mpl.rcParams.update(
@@ -110,7 +112,30 @@ def show_images(
         label.set_color(color)
 
 
-def source(*things: Callable[..., Any]) -> Any:
+@dataclass(frozen=True)
+class Listing:
+    """Python code, which a notebook colours where it is the value of a cell.
+
+    Attributes
+    ----------
+    code : str
+
+    Examples
+    --------
+    >>> Listing("print(2 + 3)")
+    print(2 + 3)
+    """
+
+    code: str
+
+    def __repr__(self) -> str:
+        return self.code
+
+    def _repr_markdown_(self) -> str:
+        return f"```python\n{self.code}\n```"
+
+
+def source(*things: Callable[..., Any]) -> Listing:
     """The package's own code of some functions or methods, without their
     docstrings, for a notebook to show.
 
@@ -120,18 +145,15 @@ def source(*things: Callable[..., Any]) -> Any:
 
     Returns
     -------
-    IPython.display.Markdown
+    Listing
 
     Examples
     --------
     >>> import metabook as mb
-    >>> print(source(mb.MAML.adapted).data.splitlines()[1])
-    def adapted(self) -> Weights:
+    >>> source(mb.nas.RandomSearch.ask)
+    def ask(self) -> Architecture:
+        return self.space.random(self.rng)
     """
-    from IPython.display import (
-        Markdown,
-    )  # in every notebook, and needed nowhere else
-
     parts = []
     for thing in things:
         code = textwrap.dedent(inspect.getsource(thing))
@@ -140,7 +162,7 @@ def source(*things: Callable[..., Any]) -> Any:
             end = code.index('"""', start + 3) + 3
             code = code[: code.rindex("\n", 0, start)] + code[end:]
         parts.append(code.rstrip())
-    return Markdown("```python\n" + "\n\n\n".join(parts) + "\n```")  # type: ignore[no-untyped-call]
+    return Listing("\n\n\n".join(parts))
 
 
 class Timeline:
