@@ -65,12 +65,9 @@ class EmbeddingLearner(Learner):
         """Embed support and queries in one pass, and score: (T, Q, way)."""
         check_batch(self, support_x, support_y, query_x)
         label_columns(support_y)  # labels are checked before the network runs
-        z = self.embed(
-            torch.cat([support_x, query_x], dim=1)
-        )  # one pass: (T, S + Q, D)
-        return self.score(
-            z[:, : support_x.shape[1]], support_y, z[:, support_x.shape[1] :]
-        )
+        s = support_x.shape[1]
+        z = self.embed(torch.cat([support_x, query_x], dim=1))  # (T, S + Q, D)
+        return self.score(z[:, :s], support_y, z[:, s:])
 
     def remember(self, support_x: Tensor, support_y: Tensor) -> State:
         """The encoded support set, `summary`; but the support set itself where
@@ -128,14 +125,11 @@ class EmbeddingLearner(Learner):
         return z
 
     def features(self, x: Tensor) -> Tensor:
-        """What the network makes of examples (T, B, ...), of any shape (T, B,
-        ...).
-        """
+        """What the network makes of examples (T, B, ...): (T, B, ...)."""
         if self.training and self.embedding_dtype is not None:
             with torch.autocast(x.device.type, self.embedding_dtype):
-                return torch.stack([self.embedding(task) for task in x]).to(
-                    x.dtype
-                )
+                z = torch.stack([self.embedding(task) for task in x])
+                return z.to(x.dtype)
         if self.transductive or self.training:
             return torch.stack([self.embedding(task) for task in x])
         examples = x.flatten(0, 1)

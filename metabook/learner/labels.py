@@ -70,9 +70,8 @@ def label_columns(support_y: Tensor) -> tuple[Tensor, Tensor]:
             " holds tasks of one way: pass tasks of other ways as episodes of"
             " their own"
         )
-    classes = values.expand(len(support_y), -1)[present].view(
-        len(support_y), -1
-    )
+    classes = values.expand(len(support_y), -1)[present]
+    classes = classes.view(len(support_y), -1)
     return classes, columns_of(support_y, classes)
 
 
@@ -81,9 +80,8 @@ def columns_of(labels: Tensor, classes: Tensor) -> Tensor:
     its task; a foreign label raises.
     """
     labels, classes = labels.contiguous(), classes.contiguous()
-    columns = torch.searchsorted(classes, labels).clamp_(
-        max=classes.shape[1] - 1
-    )
+    columns = torch.searchsorted(classes, labels)
+    columns.clamp_(max=classes.shape[1] - 1)
     foreign = classes.gather(1, columns) != labels
     if bool(foreign.any()):
         t, q = foreign.nonzero()[0].tolist()
@@ -107,9 +105,7 @@ def query_targets(support_y: Tensor, query_y: Tensor) -> Tensor:
 def check_batch(
     learner: nn.Module, support_x: Tensor, support_y: Tensor, query_x: Tensor
 ) -> None:
-    """Refuse tensors that are not the parts of one batch of tasks, with a
-    message that says which.
-    """
+    """Refuse tensors that are not one batch of tasks, and say which."""
     for name, value in (
         ("support_x", support_x),
         ("support_y", support_y),

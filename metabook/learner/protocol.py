@@ -81,7 +81,7 @@ class Learner(nn.Module, ABC):
 
     @property
     def transductive(self) -> bool:
-        """Whether the prediction for a query may depend on the other queries."""
+        """Whether a query's prediction may depend on the other queries."""
         uses_batch = [
             isinstance(m, _BatchNorm) and m.running_mean is None
             for m in self.modules()
@@ -178,8 +178,9 @@ class Learner(nn.Module, ABC):
         return self.compare(predictions.flatten(0, 1), targets.flatten(0, 1))
 
     def compare(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        """``loss_fn`` of predictions and targets, (N, way) and (N,) or (N, ...)
-        both, after a look at both.
+        """``loss_fn`` of predictions and targets, after a look at both.
+
+        They are (N, way) and (N,), or (N, ...) both.
 
         Raises
         ------
@@ -235,14 +236,11 @@ class Learner(nn.Module, ABC):
             p.grad = None
         losses = [self.backward(episode) for episode in episodes]
         for p, grad in zip(self.parameters(), before, strict=True):
-            if p.grad is not None:
-                p.grad = (
-                    p.grad / len(losses)
-                    if grad is None
-                    else grad + p.grad / len(losses)
-                )
-            else:
+            if p.grad is None:
                 p.grad = grad
+            else:
+                mean = p.grad / len(losses)
+                p.grad = mean if grad is None else grad + mean
         return sum(losses) / len(losses)
 
     def predict(

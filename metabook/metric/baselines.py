@@ -33,8 +33,7 @@ __all__ = [
 
 
 class NearestCentroid(EmbeddingLearner):
-    """The nearest mean of a class, in features that were learned for something
-    else.
+    """The nearest mean of a class, in features learned for something else.
 
     Parameters
     ----------
@@ -58,9 +57,8 @@ class NearestCentroid(EmbeddingLearner):
     >>> tasks = mb.FewShotTasks(
     ...     mb.glyphs(classes=20, seed=0), way=5, shot=1, query=3
     ... )
-    >>> mb.evaluate(
-    ...     mb.NearestCentroid(nn.Flatten()), tasks, episodes=50
-    ... ).mean > 0.3
+    >>> learner = mb.NearestCentroid(nn.Flatten())
+    >>> mb.evaluate(learner, tasks, episodes=50).mean > 0.3
     True
     """
 
@@ -80,9 +78,8 @@ class NearestCentroid(EmbeddingLearner):
         self, support_z: Tensor, support_y: Tensor, query_z: Tensor
     ) -> Tensor:
         """Negative squared distances to the means, (T, Q, way)."""
-        return -squared_euclidean(
-            query_z, compute_prototypes(support_z, support_y)
-        )
+        prototypes = compute_prototypes(support_z, support_y)
+        return -squared_euclidean(query_z, prototypes)
 
     def summary(
         self, support_z: Tensor, support_y: Tensor
@@ -92,9 +89,7 @@ class NearestCentroid(EmbeddingLearner):
         return prototypes, label_columns(support_y)[0]
 
     def embed(self, x: Tensor) -> Tensor:
-        """Features of examples (T, B, ...) as (T, B, D), centred and
-        normalised.
-        """
+        """Features of examples as (T, B, D), centred and normalised."""
         z = super().embed(x)
         z = z if self.center is None else z - self.center
         return F.normalize(z, dim=-1) if self.normalize else z
@@ -107,8 +102,9 @@ class NearestNeighbour(EmbeddingLearner):
     ----------
     embedding : nn.Module, optional
         The pixels themselves, unless given.
-    distance : {"squared_euclidean", "euclidean", "manhattan", "cosine"} or
-    callable
+    distance : str or callable
+        ``"squared_euclidean"``, ``"euclidean"``, ``"manhattan"``, ``"cosine"``,
+        or a function like those.
 
     Examples
     --------
@@ -131,17 +127,13 @@ class NearestNeighbour(EmbeddingLearner):
     def score(
         self, support_z: Tensor, support_y: Tensor, query_z: Tensor
     ) -> Tensor:
-        """Minus the distance to the nearest example of each class, (T, Q, way)."""
+        """Minus the distance to each class's nearest example, (T, Q, way)."""
         distances = self.distance(query_z, support_z)  # (T, Q, S)
         classes, columns = label_columns(support_y)
-        foreign = columns[:, :, None] != torch.arange(
-            classes.shape[1], device=columns.device
-        )  # (T, S, way)
-        return (
-            -distances[..., None]
-            .masked_fill(foreign[:, None], torch.inf)
-            .amin(dim=2)
-        )
+        way = torch.arange(classes.shape[1], device=columns.device)
+        foreign = (columns[:, :, None] != way)[:, None]  # (T, 1, S, way)
+        of_class = distances[..., None].masked_fill(foreign, torch.inf)
+        return -of_class.amin(dim=2)
 
 
 class FineTuning(EmbeddingLearner):
@@ -172,9 +164,8 @@ class FineTuning(EmbeddingLearner):
     >>> tasks = mb.FewShotTasks(
     ...     mb.glyphs(classes=20, seed=0), way=5, shot=5, query=3
     ... )
-    >>> mb.evaluate(
-    ...     mb.FineTuning(nn.Flatten(), steps=20), tasks, episodes=20
-    ... ).mean > 0.3
+    >>> learner = mb.FineTuning(nn.Flatten(), steps=20)
+    >>> mb.evaluate(learner, tasks, episodes=20).mean > 0.3
     True
     """
 
@@ -219,7 +210,8 @@ class FineTuning(EmbeddingLearner):
         support_z = support_z.detach()
         prototypes = compute_prototypes(support_z, support_y)  # (T, way, D)
         columns = label_columns(support_y)[1]
-        start = prototypes if self.head == "cosine" else 0 * prototypes
+        cosine = self.head == "cosine"
+        start = prototypes if cosine else torch.zeros_like(prototypes)
         with torch.enable_grad():
             w = start.clone().requires_grad_()
             b = prototypes.new_zeros(*prototypes.shape[:2]).requires_grad_()
@@ -283,12 +275,8 @@ class FullFineTuning(Learner):
         batch: int = 32,
     ) -> None:
         super().__init__()
-        self.embedding, self.steps, self.lr, self.batch = (
-            embedding,
-            steps,
-            lr,
-            batch,
-        )
+        self.embedding, self.steps = embedding, steps
+        self.lr, self.batch = lr, batch
 
     def forward(
         self, support_x: Tensor, support_y: Tensor, query_x: Tensor
@@ -326,7 +314,8 @@ class FullFineTuning(Learner):
         with torch.enable_grad():
             for rows in self._rows(len(x)):
                 optimizer.zero_grad()
-                F.cross_entropy(net(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
+                loss = F.cross_entropy(net(x[rows]), y[rows])
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         return net.eval()
 
@@ -344,12 +333,10 @@ class FullFineTuning(Learner):
 
 
 def _linear_from_zero(inputs: int, outputs: int, like: Tensor) -> nn.Linear:
-    """Scores w.z + b from w = 0, b = 0: nothing random, and no class ahead of
-    another.
-    """
-    layer: nn.Linear = nn.utils.skip_init(
+    """Scores w.z + b from w = 0, b = 0: nothing random, no class ahead."""
+    layer: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
         nn.Linear, inputs, outputs, device=like.device, dtype=like.dtype
-    )  # type: ignore[no-untyped-call]
+    )
     for weights in layer.parameters():
         nn.init.zeros_(weights)
     return layer

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Relation networks: learn the distance too.
 
-    r(x, k) = g([f(x), sum of f(x_s) over the support examples of class k]),
-    between 0 and 1
+    r(x, k) = g([f(x), sum of f(x_s) over the support examples of class k])
+
+between 0 and 1.
 
 Sung, Yang, Zhang, Xiang, Torr & Hospedales, *Learning to Compare*, 2018,
 https://arxiv.org/abs/1711.06025. Taught in section 3.3 of the book.
@@ -76,8 +77,8 @@ class RelationNet(EmbeddingLearner):
     def score(
         self, support_z: Tensor, support_y: Tensor, query_z: Tensor
     ) -> Tensor:
-        """How much each query belongs to each class, before the sigmoid, (T, Q,
-        way).
+        """How much each query belongs to each class, before the sigmoid:
+        (T, Q, way).
         """
         sums, _ = self.summary(support_z, support_y)  # (T, way, D)
         t, q, way = len(sums), query_z.shape[1], sums.shape[1]

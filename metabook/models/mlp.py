@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A small multilayer perceptron, the network of the MAML paper's sine waves.
+
 Taught in section 3.1 of the book.
 """
 
