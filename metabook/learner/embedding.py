@@ -115,7 +115,7 @@ class EmbeddingLearner(Learner):
         """Embed examples (T, B, ...) as vectors (T, B, D); where batch
         statistics matter, each task on its own.
         """
-        z = self.features(x)
+        z = self.represent(x)
         if z.dim() != 3:
             raise ValueError(
                 f"the embedding returned {tuple(z.shape[2:])} for one example;"
@@ -124,7 +124,7 @@ class EmbeddingLearner(Learner):
             )
         return z
 
-    def features(self, x: Tensor) -> Tensor:
+    def represent(self, x: Tensor) -> Tensor:
         """What the network makes of examples (T, B, ...): (T, B, ...)."""
         if self.training and self.embedding_dtype is not None:
             with torch.autocast(x.device.type, self.embedding_dtype):

@@ -56,7 +56,14 @@ class MatchingNet(EmbeddingLearner):
         embedding_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(embedding, embedding_dtype=embedding_dtype)
+        if scale <= 0:
+            raise ValueError(f"scale is {scale}; it must be positive")
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
+
+    @property
+    def scale(self) -> float:
+        """Of the cosines, as learned so far."""
+        return float(self.log_scale.detach().exp())
 
     def score(
         self, support_z: Tensor, support_y: Tensor, query_z: Tensor

@@ -115,14 +115,18 @@ class ProtoNet(EmbeddingLearner):
                 f"temperature is {temperature}; it must be positive"
             )
         self.distance = distance_by_name(distance)
+        self.learn_temperature = learn_temperature
         # what is learned, so that the temperature stays positive
         log_temperature = torch.tensor(temperature).log()
         if learn_temperature:
             self.log_temperature = nn.Parameter(log_temperature)
         else:
-            self.register_buffer(
-                "log_temperature", log_temperature, persistent=False
-            )
+            self.register_buffer("log_temperature", log_temperature)
+
+    @property
+    def temperature(self) -> float:
+        """What distances are divided by."""
+        return float(self.log_temperature.detach().exp())
 
     def extra_repr(self) -> str:
         """The settings that make another learner."""

@@ -70,6 +70,7 @@ class RelationNet(EmbeddingLearner):
         embedding_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(embedding, loss_fn, embedding_dtype)
+        self.features, self.width = features, width
         self.relation = nn.Sequential(
             nn.Linear(2 * features, width), nn.ReLU(), nn.Linear(width, 1)
         )

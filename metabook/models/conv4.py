@@ -63,6 +63,13 @@ class Conv4(nn.Module):
         size: int = 28,
     ) -> None:
         super().__init__()
+        self.out, self.width, self.norm, self.strided = (
+            out,
+            width,
+            norm,
+            strided,
+        )
+        self.channels, self.size = channels, size
         blocks: list[nn.Module] = []
         side, stride = size, 2 if strided else 1
         for c_in in (channels, width, width, width):

@@ -37,3 +37,4 @@ class MLP(nn.Sequential):
         for a, b in itertools.pairwise(widths):
             layers += [nn.Linear(a, b), nn.ReLU()]
         super().__init__(nn.Flatten(), *layers[:-1])
+        self.inputs, self.outputs, self.hidden = inputs, outputs, tuple(hidden)

@@ -110,6 +110,7 @@ class MAMLPlusPlus(MAML):
                 "what changes from iteration to iteration cannot be compiled"
                 " once: use compiled=False"
             )
+        self.per_step_lr, self.per_step_norm = per_step_lr, per_step_norm
         self.multi_step_until, self.first_order_until = (
             multi_step_until,
             first_order_until,
@@ -148,8 +149,8 @@ class MAMLPlusPlus(MAML):
     def extra_repr(self) -> str:
         """The settings that make another method or another run."""
         return (
-            f"{super().extra_repr()}, per_step_lr={len(self.step_sizes) > 0},"
-            f" per_step_norm={len(self.norm_names) > 0},"
+            f"{super().extra_repr()}, per_step_lr={self.per_step_lr},"
+            f" per_step_norm={self.per_step_norm},"
             f" multi_step_until={self.multi_step_until},"
             f" first_order_until={self.first_order_until}"
         )
