@@ -40,6 +40,17 @@ class EmbeddingLearner(Learner):
         AVX512-BF16 or AMX; others may be slower). Weights, gradients and the
         scoring keep their own type, and so does all of evaluation. The gradient
         of an episode then errs by about a tenth of its length.
+
+    Examples
+    --------
+    >>> from metabook.metric.protonet import compute_prototypes
+    >>> class NearestMean(EmbeddingLearner):
+    ...     def score(self, support_z, support_y, query_z):
+    ...         means = compute_prototypes(support_z, support_y)
+    ...         return -torch.cdist(query_z, means)
+    >>> x, y = torch.tensor([[[0.0], [4.0]]]), torch.tensor([[7, 8]])
+    >>> NearestMean(nn.Identity()).predict(x, y, torch.tensor([[[1.0]]]))
+    tensor([[7]])
     """
 
     def __init__(
