@@ -23,6 +23,7 @@ from metabook.metric.distances import (
     squared_euclidean,
 )
 from metabook.metric.protonet import compute_prototypes
+from metabook.models.outputs import one_tensor
 
 __all__ = [
     "FineTuning",
@@ -308,7 +309,7 @@ class FullFineTuning(Learner):
         """The network of one task, in evaluation mode."""
         body = copy.deepcopy(self.embedding).train()
         with torch.no_grad():
-            head = _linear_from_zero(body(x).shape[1], way, like=x)
+            head = _linear_from_zero(one_tensor(body(x)).shape[1], way, like=x)
         net = nn.Sequential(body, head)
         optimizer = torch.optim.Adam(net.parameters(), lr=self.lr)
         with torch.enable_grad():

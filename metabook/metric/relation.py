@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from metabook.learner.embedding import EmbeddingLearner
 from metabook.learner.labels import label_columns
-from metabook.learner.protocol import LossFn
+from metabook.learner.losses import LossFn
 
 __all__ = ["RelationNet", "one_hot_mse"]
 
