@@ -368,10 +368,8 @@ def test_a_checkpoint_of_another_search_is_refused_by_what_differs(tmp_path):
 def test_a_table_knows_budgets_and_seeds():
     space = mb.nas.SearchSpace({"a": [0, 1], "b": [0, 1]})
     rng = np.random.default_rng(0)
-    valid, test = (
-        {1: rng.random((4, 3)), 8: rng.random((4, 2))},
-        rng.random((4, 5)),
-    )
+    valid = {1: rng.random((4, 3)), 8: rng.random((4, 2))}
+    test = rng.random((4, 5))
     table = mb.nas.Table(space, valid, test)
     for row, arch in enumerate(space):
         assert table.valid(arch) == valid[8][row, 0]
@@ -533,10 +531,8 @@ def test_the_looked_up_accuracies_of_one_network_are_close(cells):
 @real
 @pytest.mark.parametrize("dataset", ["cifar10", "imagenet16-120"])
 def test_the_committed_benchmark_is_what_the_strategies_find_now(dataset):
-    table, result = (
-        mb.nas.load_nasbench201(FILE, dataset),
-        results.load("nasbench201"),
-    )
+    table = mb.nas.load_nasbench201(FILE, dataset)
+    result = results.load("nasbench201")
     for name, make in {
         "random": mb.nas.RandomSearch,
         "evolution": lambda space, seed: mb.nas.RegularizedEvolution(
@@ -591,10 +587,8 @@ def network():
     )
 
 
-X, Y = (
-    torch.randn(8, 4, generator=torch.Generator().manual_seed(1)),
-    torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]),
-)
+X = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
+Y = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
 
 
 def test_proxies_leave_the_network_as_it_was():
@@ -653,13 +647,6 @@ def test_naswot_says_that_it_sees_modules_only():
 def test_every_public_name_of_the_search_is_documented(name):
     doc = inspect.getdoc(getattr(mb.nas, name))
     assert doc
-    if name not in (
-        "Architecture",
-        "SearchResult",
-        "Strategy",
-        "Trial",
-        "candidates",
-        "proxies",
-        "supernet",
-    ):
+    types = {"Architecture", "SearchResult", "Strategy", "Trial"}
+    if name not in types | {"candidates", "proxies", "supernet"}:
         assert "Examples" in doc
