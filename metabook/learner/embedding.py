@@ -58,6 +58,7 @@ class EmbeddingLearner(Learner):
     def __init__(
         self,
         embedding: nn.Module,
+        *,
         loss_fn: LossFn = F.cross_entropy,
         embedding_dtype: torch.dtype | None = None,
     ) -> None:

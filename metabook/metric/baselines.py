@@ -68,6 +68,7 @@ class NearestCentroid(EmbeddingLearner):
     def __init__(
         self,
         embedding: nn.Module,
+        *,
         center: Tensor | None = None,
         normalize: bool = True,
     ) -> None:
@@ -120,6 +121,7 @@ class NearestNeighbour(EmbeddingLearner):
     def __init__(
         self,
         embedding: nn.Module | None = None,
+        *,
         distance: str | Distance = "squared_euclidean",
     ) -> None:
         super().__init__(nn.Flatten() if embedding is None else embedding)
@@ -173,6 +175,7 @@ class FineTuning(EmbeddingLearner):
     def __init__(
         self,
         embedding: nn.Module,
+        *,
         head: str = "linear",
         steps: int = 100,
         lr: float = 0.01,
@@ -271,6 +274,7 @@ class FullFineTuning(Learner):
     def __init__(
         self,
         embedding: nn.Module,
+        *,
         steps: int = 100,
         lr: float = 0.001,
         batch: int = 32,

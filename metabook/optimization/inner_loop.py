@@ -32,7 +32,7 @@ Weights = dict[str, Tensor]
 
 
 def maml_update(
-    model: nn.Module, loss: Tensor, lr: float, first_order: bool = False
+    model: nn.Module, loss: Tensor, lr: float, *, first_order: bool = False
 ) -> list[Tensor]:
     """One inner step, theta' = theta - lr * grad(loss): the document's listing
     of section 5.1, mended.

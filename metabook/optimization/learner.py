@@ -7,6 +7,7 @@ computing many tasks to `metabook.optimization.execution`. Taught in sections
 3.1 and 5.1 of the book.
 """
 
+import math
 from collections import deque
 from contextlib import nullcontext
 from typing import TypeVar, cast
@@ -106,6 +107,10 @@ class InnerLoopLearner(Method):
             raise ValueError(
                 f"inner_steps is {inner_steps}; without a step MAML is joint"
                 " training"
+            )
+        if not 0 <= inner_lr < math.inf:
+            raise ValueError(
+                f"inner_lr is {inner_lr}; a step size is a finite number from 0"
             )
         refuse_unfit_layers(model, first_order)
         self.frozen_norms = frozen_norms(model)
