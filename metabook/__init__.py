@@ -4,11 +4,13 @@ meta-learning.
 """
 
 from metabook import nas
+from metabook.data.dataset import from_dataset
 from metabook.data.digits import digits
-from metabook.data.folder import image_folder, load_image
+from metabook.data.folder import image_folder
 from metabook.data.glyphs import glyphs
 from metabook.data.images import LabelledImages
 from metabook.data.omniglot import omniglot
+from metabook.data.picture import load_image
 from metabook.learner.protocol import Learner
 from metabook.metric.baselines import (
     FineTuning,
@@ -75,6 +77,7 @@ __all__ = [
     "evaluate",
     "evaluate_embedded",
     "evaluate_steps",
+    "from_dataset",
     "glyphs",
     "image_folder",
     "load_image",

@@ -301,35 +301,3 @@ def test_an_episode_moves_to_another_dtype_without_touching_its_labels(tasks):
     moved = tasks.sample(2).to("cpu", torch.float64)
     assert moved.support_x.dtype == torch.float64
     assert moved.support_y.dtype == torch.int64
-
-
-def test_images_refuse_what_they_cannot_hold():
-    with pytest.raises(ValueError, match="must be uint8"):
-        mb.LabelledImages(np.zeros((2, 4, 4)), [0, 1])
-    with pytest.raises(ValueError, match="class 1 has no image"):
-        mb.LabelledImages(np.zeros((2, 4, 4), np.uint8), [0, 2])
-    with pytest.raises(ValueError, match="2 images but labels of shape"):
-        mb.LabelledImages(np.zeros((2, 4, 4), np.uint8), [0])
-    with pytest.raises(ValueError, match="without a split of their own"):
-        numbered_images().split()
-    with pytest.raises(ValueError, match="different class numbers"):
-        numbered_images().subset([0, 0, 1])
-    with pytest.raises(ValueError, match="different class numbers"):
-        numbered_images(classes=3).subset(np.array([True, False, True]))
-    with pytest.raises(ValueError, match="integers from 0"):
-        mb.LabelledImages(np.zeros((2, 4, 4), np.uint8), [0.0, 1.0])
-    with pytest.raises(ValueError, match="tears a group"):
-        mb.LabelledImages(
-            np.zeros((2, 4, 4), np.uint8),
-            [0, 1],
-            groups=[5, 5],
-            partition=["train", "test"],
-        )
-    with pytest.raises(ValueError, match="no 'valid' class"):
-        mb.LabelledImages(
-            np.zeros((2, 4, 4), np.uint8), [0, 1], partition=["train", "test"]
-        ).split()
-    with pytest.raises(ValueError, match="too few"):
-        numbered_images(classes=3).split(0.9, 0.1)
-    with pytest.raises(ValueError, match="sum to at most 1"):
-        numbered_images().split(0.9, 0.2)
