@@ -31,6 +31,8 @@ from metabook.optimization.relatives import ANIL, JointTraining, MetaSGD
 from metabook.optimization.reptile import Reptile
 from metabook.tasks.episode import Episode
 from metabook.tasks.few_shot import FewShotTasks
+from metabook.tasks.loading import episode_loader
+from metabook.tasks.protocol import Tasks
 from metabook.tasks.sinusoids import Sinusoids
 from metabook.tasks.varied import VariedTasks
 from metabook.training.embedded import evaluate_embedded
@@ -70,10 +72,12 @@ __all__ = [
     "Reptile",
     "Score",
     "Sinusoids",
+    "Tasks",
     "VariedTasks",
     "compare",
     "compute_prototypes",
     "digits",
+    "episode_loader",
     "evaluate",
     "evaluate_embedded",
     "evaluate_steps",
