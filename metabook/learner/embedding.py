@@ -109,9 +109,8 @@ class EmbeddingLearner(Learner):
         """
         if self.training and self.embedding_dtype is not None:
             with torch.autocast(x.device.type, self.embedding_dtype):
-                return torch.stack([self.embedding(task) for task in x]).to(
-                    x.dtype
-                )
+                z = torch.stack([self.embedding(task) for task in x])
+            return z.to(torch.promote_types(z.dtype, torch.float32))
         if self.transductive or self.training:
             return torch.stack([self.embedding(task) for task in x])
         examples = x.flatten(0, 1)

@@ -533,7 +533,10 @@ class MAML(Learner):
         )
         with half:
             predictions = self._predict(fast, query_x)
-        return self._summed(predictions.to(query_x.dtype), targets, way)
+        if self.query_dtype is not None:  # the loss is taken in full precision
+            full = torch.promote_types(predictions.dtype, torch.float32)
+            predictions = predictions.to(full)
+        return self._summed(predictions, targets, way)
 
     def _summed(
         self, predictions: Tensor, targets: Tensor, way: int | None
