@@ -32,7 +32,7 @@ def read(x):
     return (255 * x[..., 0, 0, :]).round().long()
 
 
-def test_a_task_has_distinct_classes_and_its_support_and_query_share_no_example():
+def test_a_task_has_distinct_classes_and_no_example_twice():
     episode = mb.FewShotTasks(
         numbered_images(), way=5, shot=2, query=3, seed=0
     ).sample(500)

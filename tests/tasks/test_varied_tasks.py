@@ -53,7 +53,7 @@ def test_ways_and_shots_cover_their_ranges_evenly():
         assert chisquare(np.bincount(values)[ends[0] :]).pvalue > 1e-3
 
 
-def test_a_task_has_distinct_classes_and_its_support_and_query_share_no_example():
+def test_a_task_has_distinct_classes_and_no_example_twice():
     for episode in mb.VariedTasks(
         numbered_images(), way=(2, 9), shot=(1, 5), query=3, seed=1
     ).sample(200):
@@ -239,7 +239,7 @@ def test_every_learner_is_scored_alike_on_a_list_and_on_the_batch(name, tasks):
 
 
 @pytest.mark.parametrize("name", [*LEARNERS, *BASELINES])
-def test_every_learner_that_can_learns_and_is_scored_on_tasks_of_unequal_way_and_shot(
+def test_every_learner_that_can_learns_and_is_scored_on_unequal_tasks(
     name, images
 ):
     fixed = name in NEEDS_A_WAY
@@ -293,7 +293,7 @@ def test_a_head_of_fixed_width_refuses_another_way_by_name(images):
             run(learner, tasks, episodes=2)
 
 
-def test_a_resumed_run_ends_with_the_same_bits_and_other_ends_of_the_ranges_are_refused(
+def test_a_resumed_run_ends_with_the_same_bits_and_other_ranges_are_refused(
     images, tmp_path
 ):
     def fresh():
