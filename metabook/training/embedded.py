@@ -126,13 +126,13 @@ def evaluate_embedded(
     # both kinds of tasks are drawn from the same (seed, index): what cannot be
     # drawn is refused before the work
     of_images = {
-        (way, shot): FewShotTasks(images, way, shot, query, seed)
+        (way, shot): FewShotTasks(images, way, shot, query, seed=seed)
         for way in ways
         for shot in shots
     }
     vectors = EmbeddedImages(images, learner, progress)
     of_vectors = {
-        (way, shot): FewShotTasks(vectors, way, shot, query, seed)
+        (way, shot): FewShotTasks(vectors, way, shot, query, seed=seed)
         for way, shot in of_images
     }
     for setting in list(of_images)[:1]:
@@ -179,7 +179,6 @@ class EmbeddedImages(LabelledImages):
     def __init__(
         self, images: LabelledImages, learner: Learner, progress: bool = False
     ) -> None:
-        vars(self).update(vars(images))
         embed = cast(Embeds, folded(learner)).embed
         device = device_of(learner)
         dtype = next((p.dtype for p in learner.parameters()), torch.float32)
@@ -187,10 +186,15 @@ class EmbeddedImages(LabelledImages):
             torch.arange(i, min(i + EMBED_BATCH, len(images)))
             for i in range(0, len(images), EMBED_BATCH)
         ]
+
+        def inputs(rows: Tensor) -> Tensor:  # floats in the weights' type
+            x = images.pixels(rows)
+            return x.to(device, dtype if x.is_floating_point() else x.dtype)
+
         with torch.no_grad():
-            self.vectors = torch.cat(
+            vectors = torch.cat(
                 [
-                    embed(images.pixels(rows).to(device, dtype)[None])[0]
+                    embed(inputs(rows)[None])[0]
                     for rows in tqdm(
                         parts,
                         desc="embed",
@@ -199,10 +203,12 @@ class EmbeddedImages(LabelledImages):
                     )
                 ]
             )
+        vars(self).update(vars(images) | {"images": vectors})
 
-    def pixels(self, rows: Tensor) -> Tensor:
-        """The vectors at ``rows``, of shape ``rows.shape + (D,)``."""
-        return self.vectors[rows.to(self.vectors.device)]
+    @property
+    def vectors(self) -> Tensor:
+        """The examples, which `pixels` picks from."""
+        return self.images
 
 
 def folded(module: nn.Module) -> nn.Module:

@@ -6,11 +6,10 @@ Taught in section 2.1.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,11 +19,11 @@ from tqdm import tqdm
 from metabook.learner.labels import query_targets
 from metabook.learner.protocol import Learner
 from metabook.tasks.episode import Episode, as_episodes
+from metabook.tasks.protocol import Tasks
 
 __all__ = [
     "Comparison",
     "Score",
-    "Tasks",
     "as_found",
     "compare",
     "device_of",
@@ -32,17 +31,6 @@ __all__ = [
     "evaluate_steps",
     "score_episodes",
 ]
-
-
-class Tasks(Protocol):
-    """Where episodes come from: `FewShotTasks`, `Sinusoids`, `VariedTasks`, or
-    anything with this method.
-    """
-
-    def sample(self, tasks: int, start: int = 0) -> Episode | Sequence[Episode]:
-        """Tasks ``start`` to ``start + tasks - 1`` as one batch; as a list with
-        T = 1 each if their shapes differ.
-        """
 
 
 @dataclass(frozen=True, eq=False)
