@@ -3,7 +3,7 @@
 thread counts and as on older processors.
 
 The Chinese ones have the same code and outputs by test. The summary goes to
-benchmarks/release_check.json.
+tools/release_check.json.
 """
 
 import json
@@ -30,8 +30,11 @@ VARIANTS: dict[str, dict[str, str]] = {
         "ONEDNN_MAX_CPU_ISA": "AVX2",
     },
 }
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist", "loadfile", "--nbval", "--nbval-current-env",
-          "notebooks/en"]  # fmt: skip
+PYTEST = [
+    *(sys.executable, "-m", "pytest", "-q"),
+    *("-n", "auto", "--dist", "loadfile"),
+    *("--nbval", "--nbval-current-env", "notebooks/en"),
+]
 
 
 def main() -> None:
@@ -58,8 +61,7 @@ def main() -> None:
         print(f"{name}: {last}", flush=True)
         if result.returncode:
             print(result.stdout[-4000:])
-    path = ROOT / "benchmarks" / "release_check.json"
-    path.write_text(
+    Path(__file__).with_suffix(".json").write_text(
         json.dumps(
             {"variants": summary, "environment": environment()}, indent=2
         )
