@@ -45,8 +45,8 @@ class Embeds(Protocol):
     def score(
         self, support_z: Tensor, support_y: Tensor, query_z: Tensor
     ) -> Tensor:
-        """Vectors (T, S, D), labels (T, S) and vectors (T, Q, D) to scores (T,
-        Q, way).
+        """Vectors (T, S, D) with labels (T, S), and vectors (T, Q, D) of the
+        queries, to scores (T, Q, way).
         """
 
 
@@ -181,10 +181,8 @@ class EmbeddedImages(LabelledImages):
     ) -> None:
         vars(self).update(vars(images))
         embed = cast(Embeds, folded(learner)).embed
-        device, dtype = (
-            device_of(learner),
-            next((p.dtype for p in learner.parameters()), torch.float32),
-        )
+        device = device_of(learner)
+        dtype = next((p.dtype for p in learner.parameters()), torch.float32)
         parts = [
             torch.arange(i, min(i + EMBED_BATCH, len(images)))
             for i in range(0, len(images), EMBED_BATCH)
@@ -203,7 +201,7 @@ class EmbeddedImages(LabelledImages):
             )
 
     def pixels(self, rows: Tensor) -> Tensor:
-        """The vectors at ``rows`` (any shape), of shape ``rows.shape + (D,)``."""
+        """The vectors at ``rows``, of shape ``rows.shape + (D,)``."""
         return self.vectors[rows.to(self.vectors.device)]
 
 
@@ -214,7 +212,8 @@ def folded(module: nn.Module) -> nn.Module:
     With running statistics batch norm multiplies a channel by a constant and
     adds another, as a convolution can:
 
-        g (w * x + b - mean) / s + beta  =  (g/s w) * x + (g/s (b - mean) + beta),   s = sqrt(var + eps)
+        s = sqrt(var + eps)
+        g (w * x + b - mean) / s + beta = (g/s w) * x + (g/s (b - mean) + beta)
 
     Only a batch norm that directly follows a convolution in an
     ``nn.Sequential`` is folded.
@@ -250,10 +249,8 @@ def folded(module: nn.Module) -> nn.Module:
                     and type(norm) is nn.BatchNorm2d
                     and norm.running_mean is not None
                 ):
-                    chain[i], chain[i + 1] = (
-                        fuse_conv_bn_eval(conv, norm),
-                        nn.Identity(),
-                    )
+                    chain[i] = fuse_conv_bn_eval(conv, norm)
+                    chain[i + 1] = nn.Identity()
     return module
 
 

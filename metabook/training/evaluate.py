@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Scores with honest intervals: the unit of measurement is the episode, never
-the query. Taught in section 2.1.
+the query.
+
+Taught in section 2.1.
 """
 
 import math
@@ -85,15 +87,13 @@ class Score:
 
     @property
     def ci95(self) -> float:
-        """Half-width of the 95 % t-interval of the mean: t_{.975, n-1} s /
-        sqrt(n), over episodes.
+        """Half-width of the 95 % t-interval of the mean, over episodes:
+        t_{.975, n-1} s / sqrt(n).
         """
         return half_width(self.scores)
 
     def better_than(self, mean: float | None) -> bool:
-        """Whether this mean is better than another; anything is better than
-        ``None``.
-        """
+        """Whether this mean is better; anything is better than ``None``."""
         return mean is None or (
             self.mean > mean if self.higher_is_better else self.mean < mean
         )
@@ -125,8 +125,9 @@ class Comparison:
     ...     Score(np.array(a), "accuracy", True, False)
     ...     for a in ([0.8, 0.9, 1.0], [0.7, 0.8, 0.9])
     ... )
-    >>> Comparison(one, two)
-    first - second: +10.00 ± 0.00 points of accuracy (95 % interval over 3 shared episodes); 90.00 % and 80.00 %
+    >>> Comparison(one, two)  # doctest: +NORMALIZE_WHITESPACE
+    first - second: +10.00 ± 0.00 points of accuracy (95 % interval over 3
+    shared episodes); 90.00 % and 80.00 %
     """
 
     first: Score
