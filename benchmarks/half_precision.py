@@ -17,7 +17,7 @@ import torch
 
 import metabook as mb
 from metabook.book import results
-from metabook.training.evaluate import Comparison, half_width
+from metabook.training.scores import Comparison, half_width
 
 PROTOCOL = {
     "task": (
@@ -66,17 +66,14 @@ def run(seed: int) -> dict[str, float]:
             schedule=setting["schedule"],
         )
         found[f"{name}_seconds"] = round(time.process_time() - start, 1)
-        way, shot = measure["way"], measure["shot"]
-        ways = mb.evaluate_embedded(
-            learner,
+        exam = mb.FewShotTasks(
             test,
-            [way],
-            [shot],
+            measure["way"],
+            measure["shot"],
             measure["query"],
-            measure["episodes"],
-            measure["seed"],
+            seed=measure["seed"],
         )
-        scores[name] = ways[way, shot]
+        scores[name] = mb.evaluate_embedded(learner, exam, measure["episodes"])
         found[name] = round(100 * scores[name].mean, 2)
     both = Comparison(scores["bfloat16"], scores["float32"])
     return found | {

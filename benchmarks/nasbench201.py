@@ -22,7 +22,7 @@ from scipy.stats import kendalltau
 
 import metabook as mb
 from metabook.book import results
-from metabook.training.evaluate import half_width
+from metabook.training.scores import half_width
 
 DATASETS = ["cifar10", "cifar100", "imagenet16-120"]
 EVALUATIONS = 105
@@ -34,7 +34,7 @@ SHOWN = [
 ]  # evaluations at which the curves are kept
 
 STRATEGIES: dict[str, Callable[[mb.nas.SearchSpace, int], mb.nas.Strategy]] = {
-    "random": lambda space, seed: mb.nas.RandomSearch(space, seed),
+    "random": lambda space, seed: mb.nas.RandomSearch(space, seed=seed),
     "evolution": lambda space, seed: mb.nas.RegularizedEvolution(
         space, population=30, sample=10, seed=seed
     ),
@@ -42,12 +42,12 @@ STRATEGIES: dict[str, Callable[[mb.nas.SearchSpace, int], mb.nas.Strategy]] = {
         space, population=10, sample=3, seed=seed
     ),
     "reinforce_independent": lambda space, seed: mb.nas.Reinforce(
-        space, "independent", entropy=1.0, seed=seed
+        space, controller="independent", entropy=1.0, seed=seed
     ),
     "reinforce_lstm": lambda space, seed: mb.nas.Reinforce(
-        space, "lstm", seed=seed
+        space, controller="lstm", seed=seed
     ),
-    "local": lambda space, seed: mb.nas.LocalSearch(space, seed),
+    "local": lambda space, seed: mb.nas.LocalSearch(space, seed=seed),
 }
 PROTOCOL = {
     "task": "NAS-Bench-201: choose one of 15,625 cells",
@@ -274,7 +274,7 @@ def main() -> None:
         / "nas"
         / "nasbench201_compact.npz"
     )
-    tables = {d: mb.nas.load_nasbench201(path, d) for d in DATASETS}
+    tables = {d: mb.nas.load_nasbench201(path, dataset=d) for d in DATASETS}
     searched: dict[str, dict[str, object]] = {d: {} for d in DATASETS}
     transferred: dict[str, dict[str, object]] = {}
     minutes = dict.fromkeys(STRATEGIES, 0.0)

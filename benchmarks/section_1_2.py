@@ -195,16 +195,14 @@ def measure(
     way: int = 5,
 ) -> dict[str, dict[str, float]]:
     test = PROTOCOL["test"]
-    scores = mb.evaluate_embedded(
-        learner,
-        images,
-        [way],
-        shots,
-        test["query"],
-        test["episodes"],
-        test["seed"],
-    )
-    return {str(k): percent(scores[way, k]) for k in shots}
+    tasks = {
+        str(shot): mb.FewShotTasks(
+            images, way, shot, test["query"], seed=test["seed"]
+        )
+        for shot in shots
+    }
+    scores = mb.evaluate_embedded(learner, tasks, test["episodes"])
+    return {shot: percent(score) for shot, score in scores.items()}
 
 
 def measure_training(
@@ -401,9 +399,11 @@ def choose() -> None:
     )
     options["protonet"] = protonet(train, 150, seed=0)
     for name, learner in options.items():
-        scores = mb.evaluate_embedded(
-            learner, valid, [5], [1, 5, 20], query=15, episodes=200, seed=1
-        )
+        tasks = {
+            shot: mb.FewShotTasks(valid, way=5, shot=shot, query=15, seed=1)
+            for shot in (1, 5, 20)
+        }
+        scores = mb.evaluate_embedded(learner, tasks, episodes=200)
         print(
             f"{name:35}",
             *(

@@ -24,7 +24,7 @@ from metabook.nas.candidates import (
     glyph_tasks,
     score,
 )
-from metabook.training.evaluate import half_width
+from metabook.training.scores import half_width
 
 PROTOCOL = {
     "task": (
@@ -73,7 +73,10 @@ def find(seed: int) -> dict[str, Any]:
     tasks, valid, _ = glyph_tasks()
     settings = PROTOCOL["search"]
     strategy = mb.nas.RegularizedEvolution(
-        mb.nas.glyph_space(), settings["population"], settings["sample"], seed
+        mb.nas.glyph_space(),
+        population=settings["population"],
+        sample=settings["sample"],
+        seed=seed,
     )
     evaluate = TrainAndScore(
         glyph_network,

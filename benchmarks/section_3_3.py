@@ -118,20 +118,16 @@ def run(
         way: int,
         shots: list[int],
     ) -> None:
-        scores = mb.evaluate_embedded(
-            learner,
-            images,
-            [way],
-            shots,
-            test["query"],
-            test["episodes"],
-            test["seed"],
-        )
-        result[key] = {
-            str(k): round(100 * scores[way, k].mean, 2) for k in shots
+        tasks = {
+            str(shot): mb.FewShotTasks(
+                images, way, shot, test["query"], seed=test["seed"]
+            )
+            for shot in shots
         }
+        scores = mb.evaluate_embedded(learner, tasks, test["episodes"])
+        result[key] = {k: round(100 * s.mean, 2) for k, s in scores.items()}
         result[f"{key}_ci95"] = {
-            str(k): round(100 * scores[way, k].ci95, 2) for k in shots
+            k: round(100 * s.ci95, 2) for k, s in scores.items()
         }
 
     measure(learner, "5way", data["test"], 5, test["shots"])

@@ -215,7 +215,7 @@ class Evaluation:
         )
         steps: dict[str, Callable[[], Any]] = {
             "metabook, embedded once": lambda: mb.evaluate_embedded(
-                learner, images, [5], [1], 15, self.episodes
+                learner, tasks, self.episodes
             ),
             "metabook, episode by episode": lambda: mb.evaluate(
                 learner, tasks, few

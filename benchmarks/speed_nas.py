@@ -97,7 +97,7 @@ PROPOSERS = {
         partial(
             ask_and_tell,
             lambda space: mb.nas.RegularizedEvolution(
-                space, POPULATION, sample=10
+                space, population=POPULATION, sample=10
             ),
         ),
         searches=20,
@@ -176,12 +176,12 @@ def _several(proposer: Proposer, table: mb.nas.Table, evaluations: int) -> None:
 
 
 RACERS: dict[str, Callable[[mb.nas.SearchSpace, int], mb.nas.Strategy]] = {
-    "random search": lambda space, seed: mb.nas.RandomSearch(space, seed),
+    "random search": lambda space, seed: mb.nas.RandomSearch(space, seed=seed),
     "evolution": lambda space, seed: mb.nas.RegularizedEvolution(
-        space, POPULATION, sample=10, seed=seed
+        space, population=POPULATION, sample=10, seed=seed
     ),
     "reinforce, independent": lambda space, seed: mb.nas.Reinforce(
-        space, "independent", entropy=1.0, seed=seed
+        space, controller="independent", entropy=1.0, seed=seed
     ),
 }
 

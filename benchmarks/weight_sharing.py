@@ -31,7 +31,7 @@ from metabook.nas.supernet import (
     train_mixture,
     train_paths,
 )
-from metabook.training.evaluate import half_width
+from metabook.training.scores import half_width
 
 PROTOCOL = {
     "task": (
