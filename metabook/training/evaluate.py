@@ -17,9 +17,9 @@ from metabook.learner.labels import query_targets
 from metabook.learner.protocol import Learner
 from metabook.tasks.episode import Episode, as_episodes
 from metabook.training.metrics import (
-    Answers,
+    Accuracy,
     MetricFn,
-    accuracies,
+    TaskByTask,
     choose_metric,
 )
 from metabook.training.scores import Comparison, Score
@@ -279,7 +279,7 @@ def score_episodes(
         if value < least:
             raise ValueError(f"{name} is {value}; it must be at least {least}")
     rows: list[np.ndarray] = []
-    answers: Answers | None = Answers()
+    measure: Accuracy | TaskByTask | None = None
     with as_found(learner), torch.no_grad():
         for first, episode in _drawn(tasks, episodes, start, batch, progress):
             where = f"in episodes {first} to {first + len(episode) - 1}"
@@ -294,29 +294,27 @@ def score_episodes(
                     f"a prediction {where} is not finite: the learner diverged;"
                     " a smaller step size is the usual cure"
                 )
-            measure = choose_metric(metric, higher_is_better, learner, targets)
-            values = [measure.of_tasks(p, targets) for p in predictions]
-            if not np.isfinite(values).all():
+            measure = measure or choose_metric(
+                metric, higher_is_better, learner, targets
+            )
+            rows.append(measure(predictions, targets, class_names))
+            if not np.isfinite(rows[-1]).all():
                 raise FloatingPointError(
                     f"{measure.name} {where} is not finite, though the"
                     " predictions are: a mean needs a number from every task"
                 )
-            rows.append(np.stack(values))
-            if measure.of_tasks is not accuracies or class_names is None:
-                answers = None
-            elif answers is not None:
-                answers.add(class_names, predictions, targets)
+    assert measure is not None
     scores = np.concatenate(rows, axis=1)  # (K, episodes)
-    counts = [None] * len(scores) if answers is None else answers.counted()
+    answers = measure.answers() or [None] * len(scores)
     return [
         Score(
             row,
             measure.name,
             measure.higher_is_better,
             learner.transductive,
-            count,
+            pairs,
         )
-        for row, count in zip(scores, counts, strict=True)
+        for row, pairs in zip(scores, answers, strict=True)
     ]
 
 

@@ -4,8 +4,7 @@ of one's own. Taught in section 2.1.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NamedTuple, SupportsFloat, TypeAlias
+from typing import SupportsFloat, TypeAlias
 
 import numpy as np
 import torch
@@ -13,28 +12,14 @@ from torch import Tensor
 
 from metabook.learner.protocol import Learner
 
-__all__ = ["Answers", "Metric", "MetricFn", "accuracies", "choose_metric"]
+__all__ = ["Accuracy", "MetricFn", "TaskByTask", "choose_metric"]
 
 # metric(scores, targets) of one task: scores (Q, way) and columns (Q,), or
 # predictions and floating targets of the same shape
 MetricFn: TypeAlias = Callable[[Tensor, Tensor], SupportsFloat]
+ClassNames: TypeAlias = Sequence[Sequence[str]]  # of each task, by column
 
-
-class Metric(NamedTuple):
-    """A measure, with what a `Score` says of it.
-
-    Attributes
-    ----------
-    name : str
-    higher_is_better : bool
-    of_tasks : callable
-        Predictions (T, Q, ...) and targets (T, Q, ...) to one number a task, an
-        array of float64, (T,).
-    """
-
-    name: str
-    higher_is_better: bool
-    of_tasks: Callable[[Tensor, Tensor], np.ndarray]
+DENSE = 2**20  # pairs of classes that may be counted in one array
 
 
 def choose_metric(
@@ -42,7 +27,7 @@ def choose_metric(
     higher_is_better: bool,
     learner: Learner,
     targets: Tensor,
-) -> Metric:
+) -> "Accuracy | TaskByTask":
     """What ``metric`` means for this learner and for targets of this kind.
 
     Raises
@@ -52,8 +37,7 @@ def choose_metric(
     """
     if callable(metric):
         name = getattr(metric, "__name__", type(metric).__name__)
-        of_tasks = partial(_one_by_one, _as_numpy_can(metric), name)
-        return Metric(name, higher_is_better, of_tasks)
+        return TaskByTask(name, higher_is_better, _readable_by_numpy(metric))
     if metric not in (None, "accuracy", "loss"):
         raise ValueError(
             f"metric is {metric!r}; choose 'accuracy', 'loss', or a function"
@@ -63,37 +47,130 @@ def choose_metric(
         raise ValueError("floating targets have no accuracy; measure the loss")
     if targets.is_floating_point() or metric == "loss":
         name = getattr(learner.loss_fn, "__name__", "loss")
-        return Metric(name, False, partial(_one_by_one, learner.compare, name))
-    return Metric("accuracy", True, accuracies)
+        return TaskByTask(name, False, learner.compare)
+    return Accuracy()
 
 
-def accuracies(predictions: Tensor, targets: Tensor) -> np.ndarray:
-    """The share of each task's queries whose highest score is the right one."""
-    right = predictions.argmax(dim=-1) == targets
-    shares: np.ndarray = right.cpu().double().mean(dim=-1).numpy()
-    return shares
+class TaskByTask:
+    """A function of one task's predictions and targets."""
+
+    def __init__(
+        self, name: str, higher_is_better: bool, of_task: MetricFn
+    ) -> None:
+        self.name, self.higher_is_better = name, higher_is_better
+        self.of_task = of_task
+
+    def __call__(
+        self,
+        predictions: Tensor,
+        targets: Tensor,
+        class_names: ClassNames | None,
+    ) -> np.ndarray:
+        """Predictions (K, T, Q, ...) and targets (T, Q, ...) to numbers (K,
+        T).
+        """
+        return np.array(
+            [
+                [
+                    self._number(self.of_task(p, t))
+                    for p, t in zip(each, targets, strict=True)
+                ]
+                for each in predictions
+            ]
+        )
+
+    def _number(self, value: SupportsFloat) -> float:
+        try:
+            return float(value)
+        except (TypeError, ValueError, RuntimeError):
+            shape = getattr(value, "shape", None)
+            raise ValueError(
+                f"{self.name} returned"
+                f" {type(value).__name__ if shape is None else tuple(shape)}; a"
+                " metric returns one number a task, such as a mean over queries"
+            ) from None
+
+    def answers(self) -> None:
+        """Only an accuracy knows which class was taken for which."""
 
 
-def _one_by_one(
-    metric: MetricFn, name: str, predictions: Tensor, targets: Tensor
-) -> np.ndarray:
-    pairs = zip(predictions, targets, strict=True)
-    return np.array([_number(name, metric(p, t)) for p, t in pairs])
+class Accuracy:
+    """The share of a task's queries whose highest score is the right one; and
+    which class was taken for which, where episodes name their classes.
+    """
+
+    name, higher_is_better = "accuracy", True
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}  # of the classes, as they come
+        # true and predicted classes, (2, K, queries) each; None once an episode
+        # had no names, since a part of the answers would mislead
+        self.pairs: list[np.ndarray] | None = []
+
+    def __call__(
+        self,
+        predictions: Tensor,
+        targets: Tensor,
+        class_names: ClassNames | None,
+    ) -> np.ndarray:
+        """Scores (K, T, Q, way) and columns (T, Q) to accuracies (K, T)."""
+        chosen = predictions.argmax(dim=-1).cpu().numpy()
+        right = targets.cpu().numpy()
+        if class_names is None:
+            self.pairs = None
+        elif self.pairs is not None:
+            self.pairs.append(self._named(class_names, right, chosen))
+        shares: np.ndarray = (chosen == right).mean(axis=-1)
+        return shares
+
+    def _named(
+        self, class_names: ClassNames, right: np.ndarray, chosen: np.ndarray
+    ) -> np.ndarray:
+        """Columns (T, Q) and (K, T, Q) as numbers of classes, (2, K, T * Q)."""
+        numbers = self.numbers
+        classes = np.array(
+            [
+                [numbers.setdefault(name, len(numbers)) for name in names]
+                for names in class_names
+            ]
+        )
+        first = classes.shape[1] * np.arange(len(classes))[:, None]
+        both = np.broadcast_arrays(right, chosen)
+        return np.stack(
+            [classes.take(first + columns) for columns in both]
+        ).reshape(2, len(chosen), -1)
+
+    def answers(self) -> list[dict[tuple[str, str], int]] | None:
+        """For each of the K predictions, the queries of each (class, predicted
+        class) that occurred.
+        """
+        if self.pairs is None:
+            return None
+        names = list(self.numbers)
+        true, predicted = np.concatenate(self.pairs, axis=2)
+        return [
+            {
+                (names[pair // len(names)], names[pair % len(names)]): n
+                for pair, n in _counts(each, len(names) ** 2)
+            }
+            for each in true * len(names) + predicted
+        ]
 
 
-def _number(name: str, value: SupportsFloat) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError):
-        shape = getattr(value, "shape", None)
-        raise ValueError(
-            f"{name} returned"
-            f" {type(value).__name__ if shape is None else tuple(shape)}; a"
-            " metric returns one number a task, such as a mean over queries"
-        ) from None
+def _counts(numbers: np.ndarray, below: int) -> list[tuple[int, int]]:
+    """How often each number occurs. Of the million pairs of a thousand classes
+    few ever meet; up to there an array of counts is faster than sorting.
+    """
+    if below <= DENSE:
+        counts = np.bincount(numbers)
+        values = counts.nonzero()[0]
+        counts = counts[values]
+    else:
+        values, counts = np.unique(numbers, return_counts=True)
+    return list(zip(values.tolist(), counts.tolist(), strict=True))
 
 
-def _as_numpy_can(metric: MetricFn) -> MetricFn:
+def _readable_by_numpy(metric: MetricFn) -> MetricFn:
     """The metric of tensors that NumPy and scikit-learn can read: on the CPU,
     and of no half precision.
     """
@@ -103,61 +180,3 @@ def _as_numpy_can(metric: MetricFn) -> MetricFn:
         return x.cpu().float() if half else x.cpu()
 
     return lambda scores, targets: metric(readable(scores), readable(targets))
-
-
-class Answers:
-    """Which class was taken for which, counted over episodes that name their
-    classes.
-
-    What is kept is a list of pairs and not a matrix: of the million pairs of a
-    thousand classes, few ever meet.
-    """
-
-    def __init__(self) -> None:
-        self.numbers: dict[str, int] = {}  # of the classes, as they come
-        self.pairs: list[np.ndarray] = []
-
-    def add(
-        self,
-        class_names: Sequence[Sequence[str]],
-        predictions: Tensor,
-        targets: Tensor,
-    ) -> None:
-        """Take note of K predictions for each query.
-
-        Parameters
-        ----------
-        class_names : sequence of sequence of str
-            Of each task, in the order of its columns.
-        predictions : Tensor, (K, T, Q, way)
-        targets : Tensor of columns, (T, Q)
-        """
-        numbers = self.numbers
-        classes = np.array(
-            [
-                [numbers.setdefault(name, len(numbers)) for name in names]
-                for names in class_names
-            ]
-        )
-        true = np.take_along_axis(classes, targets.cpu().numpy(), axis=1)
-        columns = predictions.argmax(dim=-1).cpu().numpy()
-        predicted = np.take_along_axis(classes[None], columns, axis=2)
-        pairs = true << 32 | predicted  # two numbers in one, (K, T, Q)
-        self.pairs.append(pairs.reshape(len(pairs), -1))
-
-    def counted(self) -> list[dict[tuple[str, str], int]]:
-        """For each of the K predictions, the queries of each (class, predicted
-        class).
-        """
-        names = list(self.numbers)
-        counts = (
-            np.unique(row, return_counts=True)
-            for row in np.concatenate(self.pairs, axis=1)
-        )
-        return [
-            {
-                (names[pair >> 32], names[pair & 0xFFFFFFFF]): n
-                for pair, n in zip(*(a.tolist() for a in both), strict=True)
-            }
-            for both in counts
-        ]
