@@ -16,8 +16,7 @@ from typing import TypeAlias
 __all__ = ["Architecture", "Choice", "SearchSpace"]
 
 Choice: TypeAlias = str | int | float | bool | None
-# : One choice for each decision of a `SearchSpace`, in the order of the
-# decisions.
+# One choice for each decision of a `SearchSpace`, in the order of the decisions
 Architecture: TypeAlias = tuple[Choice, ...]
 
 # architectures that are shown to a constraint before it is called impossible
@@ -78,6 +77,7 @@ class SearchSpace:
     def __init__(
         self,
         decisions: Mapping[str, Sequence[Choice]],
+        *,
         constraint: Callable[[Architecture], bool] | None = None,
         canonical: Callable[[Architecture], Architecture] | None = None,
     ) -> None:

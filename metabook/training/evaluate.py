@@ -305,15 +305,12 @@ def score_episodes(
                 )
     assert measure is not None
     scores = np.concatenate(rows, axis=1)  # (K, episodes)
-    answers = measure.answers() or [None] * len(scores)
+    about = measure.name, measure.higher_is_better, learner.transductive
+    answers = measure.answers()
+    if answers is None:
+        return [Score(row, *about) for row in scores]
     return [
-        Score(
-            row,
-            measure.name,
-            measure.higher_is_better,
-            learner.transductive,
-            pairs,
-        )
+        Score(row, *about, pairs)
         for row, pairs in zip(scores, answers, strict=True)
     ]
 
