@@ -9,7 +9,10 @@ from metabook.data.folder import image_folder, load_image
 from metabook.data.glyphs import glyphs
 from metabook.data.images import LabelledImages
 from metabook.data.omniglot import omniglot
-from metabook.learner.protocol import Learner
+from metabook.learner.embedding import EmbeddingLearner
+from metabook.learner.labels import label_columns
+from metabook.learner.protocol import Learner, Predictor
+from metabook.learner.saving import load, save
 from metabook.metric.baselines import (
     FineTuning,
     FullFineTuning,
@@ -21,6 +24,7 @@ from metabook.metric.protonet import ProtoNet, compute_prototypes
 from metabook.metric.relation import RelationNet
 from metabook.models.conv4 import Conv4
 from metabook.models.mlp import MLP
+from metabook.models.norms import SupportNorm
 from metabook.optimization.implicit import ImplicitMAML
 from metabook.optimization.inner_loop import maml_update
 from metabook.optimization.maml import MAML
@@ -44,6 +48,7 @@ __all__ = [
     "MLP",
     "Comparison",
     "Conv4",
+    "EmbeddingLearner",
     "Episode",
     "FewShotTasks",
     "FineTuning",
@@ -58,11 +63,13 @@ __all__ = [
     "MetaSGD",
     "NearestCentroid",
     "NearestNeighbour",
+    "Predictor",
     "ProtoNet",
     "RelationNet",
     "Reptile",
     "Score",
     "Sinusoids",
+    "SupportNorm",
     "VariedTasks",
     "compare",
     "compute_prototypes",
@@ -72,9 +79,12 @@ __all__ = [
     "evaluate_steps",
     "glyphs",
     "image_folder",
+    "label_columns",
+    "load",
     "load_image",
     "maml_update",
     "nas",
     "omniglot",
+    "save",
     "train",
 ]

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The command ``metabook``: so far ``metabook reproduce``, which lists and runs
-the experiments of the papers.
+"""The command ``metabook``.
+
+So far ``metabook reproduce``, which lists and runs the experiments of the
+papers.
 """
 
 import argparse
@@ -87,30 +89,20 @@ def _run(args: argparse.Namespace) -> int:
     result = reproduce(
         args.name, args.seed, args.iterations, args.episodes, args.runs
     )
-    options = [f"--iterations {args.iterations}"] * bool(args.iterations) + [
-        f"--episodes {args.episodes}"
-    ] * (args.episodes != 1000)
-    command = " ".join(
-        ["metabook reproduce", args.name, f"--seed {args.seed}", *options]
-    )
+    command = f"metabook reproduce {args.name} --seed {args.seed}"
+    if args.iterations:
+        command += f" --iterations {args.iterations}"
+    if args.episodes != 1000:
+        command += f" --episodes {args.episodes}"
     out = Path(
         args.out or Path(args.runs) / f"{args.name}-seed{args.seed}.json"
     )
-    out.write_text(
-        json.dumps(
-            {
-                "command": command,
-                **result,
-                "environment": results.environment(),
-            },
-            indent=2,
-        )
-        + "\n",
-        "utf8",
-    )
+    result = {"command": command, **result}
+    result["environment"] = results.environment()
+    out.write_text(json.dumps(result, indent=2) + "\n", "utf8")
+    training = result["training"]
     print(
-        f"{result['training']['iterations']:,} iterations,"
-        f" {result['training']['minutes']} minutes"
+        f"{training['iterations']:,} iterations, {training['minutes']} minutes"
     )
     for test in result["tests"]:
         ours = (

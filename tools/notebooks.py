@@ -48,12 +48,17 @@ HEAD = re.compile(
 
 def setup_code() -> str:
     """The first code cell of every notebook."""
-    return f"""# Nothing happens here where metabook is installed; on Colab it is installed from the book's repository.
+    return f"""\
+# Nothing happens here where metabook is installed; on Colab it is installed
+# from the book's repository.
 try:
     from metabook import MAML
 except ImportError:
     import subprocess, sys
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", "git+{address()}@main"])"""
+
+    repository = "git+{address()}@main"
+    pip_install = [sys.executable, "-m", "pip", "install", "-q"]
+    subprocess.check_call([*pip_install, repository])"""
 
 
 def names() -> list[str]:

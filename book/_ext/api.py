@@ -41,6 +41,8 @@ MODULES = [
     "metabook.nas.candidates",
     "metabook.nas.supernet",
     "metabook.metric.distances",
+    "metabook.optimization.learner",
+    "metabook.optimization.method",
     "metabook.testing",
     "metabook.book.results",
     "metabook.book.exercises",

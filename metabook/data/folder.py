@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Pictures of your own: a folder for each class. Taught in section 5.2 of the
-book.
+"""Pictures of your own: a folder for each class.
+
+Taught in section 5.2 of the book.
 """
 
 import os
@@ -17,39 +18,12 @@ from metabook.data.images import LabelledImages
 
 __all__ = ["image_folder", "load_image"]
 
-_READ = {
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".bmp",
-    ".gif",
-    ".tif",
-    ".tiff",
-    ".webp",
-    ".pbm",
-    ".pgm",
-    ".ppm",
-}
-_PICTURES = {
-    ".heic",
-    ".heif",
-    ".avif",
-    ".jxl",
-    ".svg",
-    ".psd",
-    ".eps",
-    ".pdf",
-}  # of other kinds: said, not skipped
-_PARTS = {
-    "train",
-    "training",
-    "valid",
-    "validation",
-    "val",
-    "dev",
-    "test",
-    "testing",
-}
+_READ = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+_READ |= {".pbm", ".pgm", ".ppm"}
+# pictures of other kinds: said, not skipped
+_PICTURES = {".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".eps", ".pdf"}
+_PARTS = {"train", "training", "valid", "validation", "val", "dev"}
+_PARTS |= {"test", "testing"}
 
 Bytes = NDArray[np.uint8]
 
@@ -111,10 +85,8 @@ def image_folder(
             " class"
         )
     entries = _visible(folder)
-    classes, loose = (
-        [e for e in entries if e.is_dir()],
-        [e for e in entries if _is_picture(e)],
-    )
+    classes = [e for e in entries if e.is_dir()]
+    loose = [e for e in entries if _is_picture(e)]
     if loose:
         raise ValueError(
             f"{loose[0]} lies beside the class folders, so its class is"
@@ -189,9 +161,8 @@ def load_image(
     >>> drawing = Image.new("L", (56, 28), "white")
     >>> drawing.paste("black", (20, 0, 36, 28))
     >>> drawing.save(file)
-    >>> load_image(file)[
-    ...     0, [2, 14], 14
-    ... ].tolist()  # the padding above, and the black bar
+    >>> image = load_image(file)
+    >>> image[0, [2, 14], 14].tolist()  # the padding above, and the black bar
     [0, 255]
     """
     from PIL import Image
@@ -208,11 +179,9 @@ def load_image(
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file) as image:
                 image.load()
-                frames = (
-                    1
-                    if image.format == "MPO"
-                    else getattr(image, "n_frames", 1)
-                )  # cameras' JPEGs are often MPO
+                frames = getattr(image, "n_frames", 1)
+                if image.format == "MPO":  # cameras' JPEGs are often MPO
+                    frames = 1
                 pixels = (
                     None
                     if frames > 1
@@ -229,9 +198,8 @@ def load_image(
             " are still read, a guard against files that fill the memory: save"
             " it smaller"
         ) from error
-    except (
-        Exception
-    ) as error:  # a broken file can make Pillow raise nearly anything
+    # a broken file can make Pillow raise nearly anything
+    except Exception as error:
         raise ValueError(
             f"{file} cannot be read as a picture ({error}): replace it, or"
             " remove it"
@@ -270,9 +238,7 @@ def _is_picture(path: Path) -> bool:
 
 
 def _refuse_another_level(folder: Path, classes: list[Path]) -> None:
-    """One level of folders are the classes; pictures further down would be lost
-    without a word.
-    """
+    """One level of folders are the classes; what lies deeper would be lost."""
     for c in classes:
         deeper = next(
             (
@@ -348,9 +314,7 @@ def _pixels(image: Any, size: int, channels: int, invert: bool | str) -> Bytes:
 
 
 def _eight_bits(image: Any) -> Any:
-    """Pictures of 16 bits scaled to 8: Pillow's own conversion may clip them to
-    white.
-    """
+    """16 bits scaled to 8: Pillow's own conversion may clip them to white."""
     from PIL import Image
 
     if image.mode.startswith("I"):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Labelled images, and splits that keep whole classes apart. Taught in section
-2.1 of the book.
+"""Labelled images, and splits that keep whole classes apart.
+
+Taught in section 2.1 of the book.
 """
 
 import itertools
@@ -124,9 +125,8 @@ class LabelledImages:
         """The images at ``rows`` (any shape) as float32 in [0, 1], of shape
         ``rows.shape + (C, H, W)``.
         """
-        chosen = self.images.index_select(
-            0, rows.flatten()
-        )  # many times faster than images[rows]
+        # many times faster than images[rows]
+        chosen = self.images.index_select(0, rows.flatten())
         return (
             chosen.view(*rows.shape, *self.images.shape[1:]).float().div_(255)
         )
@@ -158,8 +158,7 @@ class LabelledImages:
     def split(
         self, *fractions: float, seed: int = 0
     ) -> tuple["LabelledImages", ...]:
-        """Split by class, so that no class (and no group of classes) is in two
-        parts.
+        """Split by class: no class, and no group of classes, is in two parts.
 
         Parameters
         ----------
@@ -179,10 +178,8 @@ class LabelledImages:
         Examples
         --------
         >>> import metabook as mb
-        >>> [
-        ...     len(part.names)
-        ...     for part in mb.glyphs(classes=30, seed=0).split(0.8, 0.1, 0.1)
-        ... ]
+        >>> parts = mb.glyphs(classes=30, seed=0).split(0.8, 0.1, 0.1)
+        >>> [len(part.names) for part in parts]
         [24, 3, 3]
         """
         if not fractions:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The outer loop of architecture search: ask, evaluate, tell. Taught in section
-3.2 of the book.
+"""The outer loop of architecture search: ask, evaluate, tell.
+
+Taught in section 3.2 of the book.
 """
 
 import json
@@ -192,9 +193,9 @@ def search(
 
     Parameters
     ----------
-    strategy : RandomSearch, RegularizedEvolution, Reinforce, LocalSearch, or
-    anything with their methods
-        Changed in place.
+    strategy : Strategy
+        `RandomSearch`, `RegularizedEvolution`, `Reinforce`, `LocalSearch`, or
+        anything with their methods. Changed in place.
     evaluate : callable
         ``evaluate(architecture)`` returns a number, higher being better. An
         exception or a number that is not finite is recorded as a failure, and
@@ -319,12 +320,8 @@ class _Run:
         executor: Executor | None,
         folder: Path | None,
     ) -> None:
-        self.strategy, self.evaluate, self.executor, self.folder = (
-            strategy,
-            evaluate,
-            executor,
-            folder,
-        )
+        self.strategy, self.evaluate = strategy, evaluate
+        self.executor, self.folder = executor, folder
         self.result = SearchResult()
         self.pending: deque[Architecture] = deque()  # asked and not yet told
         self.memory: dict[Architecture, tuple[float | None, str | None]] = {}
@@ -335,7 +332,7 @@ class _Run:
         self.saved = -math.inf
 
     def propose(self, arch: Architecture) -> None:
-        """Note a proposal, and hand it to the executor if its network is new."""
+        """Note a proposal; a new network goes to the executor."""
         self.pending.append(arch)
         key = self.strategy.space.canonical(arch)
         if (
@@ -376,15 +373,12 @@ class _Run:
             future.cancel()
 
     def resume(self, in_flight: int) -> None:
-        """Go on where the folder's last checkpoint stands, if its settings are
-        these.
-        """
+        """Go on from the folder's checkpoint, if its settings are these."""
         if self.folder is None:
             return
         strategy = self.strategy
-        named = (
-            type(strategy).__repr__ is not object.__repr__
-        )  # the other kind names an address in memory
+        # the repr of object names an address in memory
+        named = type(strategy).__repr__ is not object.__repr__
         self.config = {
             "strategy": repr(strategy) if named else type(strategy).__name__,
             "decisions": strategy.space.decisions,

@@ -47,14 +47,12 @@ class Table:
     ...     valid={1: [0.3, 0.2, 0.4, 0.5], 9: [0.5, 0.6, 0.7, 0.8]},
     ...     test=[0.6, 0.5, 0.8, 0.7],
     ... )
-    >>> (
-    ...     table.valid((16, 1)),
-    ...     table.valid((16, 1), budget=1),
-    ...     table.test((16, 1)),
-    ... )
-    (0.7, 0.4, 0.8)
     >>> table.best
     (16, 1)
+    >>> table.valid((16, 1)), table.valid((16, 1), budget=1)
+    (0.7, 0.4)
+    >>> table.test((16, 1))
+    0.8
     """
 
     def __init__(
@@ -68,8 +66,8 @@ class Table:
         self.space = space
         if not valid:
             raise ValueError(
-                "valid has no budget: give at least one, as valid={12:"
-                " accuracies}"
+                "valid has no budget: give at least one,"
+                " as valid={12: accuracies}"
             )
         self.budgets = tuple(sorted(valid))
         self._row = {arch: i for i, arch in enumerate(space)}
@@ -116,15 +114,15 @@ class Table:
             If the architecture, the budget or the training is not in the table.
         """
         try:
-            return self._valid[self.budgets[-1] if budget is None else budget][
-                seed
-            ][self._row[arch]]
+            seeds = self._valid[self.budgets[-1] if budget is None else budget]
+            return seeds[seed][self._row[arch]]
         except KeyError:
             raise self._missing(arch, budget, seed) from None
 
     def test(self, arch: Architecture) -> float:
-        """Test accuracy after the full training, averaged over its seeds. For
-        the end: no search may see it.
+        """Test accuracy after the full training, averaged over its seeds.
+
+        For the end: no search may see it.
         """
         if arch not in self._row:
             raise self._missing(arch, None, 0)
@@ -151,9 +149,7 @@ class Table:
 
     @cached_property
     def best(self) -> Architecture:
-        """The architecture with the highest test accuracy: what a search cannot
-        know.
-        """
+        """The highest test accuracy's architecture: no search can know it."""
         return max(self._row, key=self.test)
 
     def _missing(

@@ -21,8 +21,10 @@ class Episode:
 
     Parameters
     ----------
-    support_x : Tensor, (T, S, ...) support_y : Tensor, (T, S) of integer
-    labels, or (T, S, ...) of floating targets query_x : Tensor, (T, Q, ...)
+    support_x : Tensor, (T, S, ...)
+    support_y : Tensor, (T, S) or (T, S, ...)
+        Integer labels, or floating targets.
+    query_x : Tensor, (T, Q, ...)
     query_y : Tensor, (T, Q) or (T, Q, ...)
 
     Raises
@@ -106,9 +108,7 @@ class Episode:
         )
 
     def split(self, size: int) -> Iterator["Episode"]:
-        """Yield the tasks in episodes of ``size`` tasks; the last one may have
-        fewer.
-        """
+        """Yield episodes of ``size`` tasks; the last one may have fewer."""
         for t in range(0, len(self), size):
             part = slice(t, t + size)
             yield Episode(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""N-way K-shot classification tasks, drawn from labelled images. Taught in
-section 2.1 of the book.
+"""N-way K-shot classification tasks, drawn from labelled images.
+
+Taught in section 2.1 of the book.
 """
 
 import numpy as np
@@ -16,9 +17,9 @@ __all__ = ["FewShotTasks"]
 class FewShotTasks:
     """Endless few-shot tasks: task i is a function of ``(seed, i)`` alone.
 
-    A task draws ``way`` distinct classes, gives them the labels 0 to ``way -
-    1`` in random order, and draws ``shot + query`` distinct examples of each:
-    the first ``shot`` are its support set, the rest its query set.
+    A task draws ``way`` distinct classes, gives them the labels 0 to
+    ``way - 1`` in random order, and draws ``shot + query`` distinct examples of
+    each: the first ``shot`` are its support set, the rest its query set.
 
     Parameters
     ----------
@@ -80,13 +81,8 @@ class FewShotTasks:
                 f" {images.counts[smallest]} examples; {shot}-shot with {query}"
                 f" queries needs {shot + query}"
             )
-        self.images, self.way, self.shot, self.query, self.seed = (
-            images,
-            way,
-            shot,
-            query,
-            seed,
-        )
+        self.images, self.way, self.shot = images, way, shot
+        self.query, self.seed = query, seed
 
     def __repr__(self) -> str:
         return (
@@ -104,19 +100,12 @@ class FewShotTasks:
             labels 0 to ``way - 1``.
         """
         rows = self.indices(tasks, start)  # (T, way, shot + query)
-        labels = torch.arange(self.way)[:, None].expand(
-            -1, self.shot + self.query
-        )
+        labels = torch.arange(self.way)[:, None].expand(rows.shape)
 
         def part(columns: slice) -> tuple[torch.Tensor, torch.Tensor]:
             chosen = torch.from_numpy(rows[:, :, columns].reshape(tasks, -1))
-            return (
-                self.images.pixels(chosen),
-                labels[:, columns]
-                .reshape(1, -1)
-                .expand(tasks, -1)
-                .contiguous(),
-            )
+            y = labels[:, :, columns].reshape(tasks, -1).contiguous()
+            return self.images.pixels(chosen), y
 
         return Episode(*part(slice(self.shot)), *part(slice(self.shot, None)))
 
@@ -125,15 +114,12 @@ class FewShotTasks:
         which drawings, of which classes.
         """
         task = random_bits(self.seed, start + np.arange(tasks))
+        # (T, way)
         classes = random_choice(
             random_bits(task, 0), len(self.images.names), self.way
-        )  # (T, way)
+        )
         seeds = random_bits(task[:, None], 1 + np.arange(self.way)).reshape(-1)
-        examples = random_choice(
-            seeds,
-            self.images.counts[classes].reshape(-1),
-            self.shot + self.query,
-        )
-        return self.images.offsets[classes][:, :, None] + examples.reshape(
-            tasks, self.way, -1
-        )
+        counts = self.images.counts[classes].reshape(-1)
+        examples = random_choice(seeds, counts, self.shot + self.query)
+        first = self.images.offsets[classes][:, :, None]
+        return first + examples.reshape(tasks, self.way, -1)

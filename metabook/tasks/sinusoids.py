@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Sine waves as regression tasks: the smallest problem on which learning to
-learn can be seen. Taught in section 3.1.
+learn can be seen.
+
+Taught in section 3.1.
 """
 
 import math
@@ -58,9 +60,8 @@ class Sinusoids:
         each (T,).
         """
         task = random_bits(self.seed, start + np.arange(tasks))
-        return 0.1 + 4.9 * random_uniform(task, 0), math.pi * random_uniform(
-            task, 1
-        )
+        amplitude = 0.1 + 4.9 * random_uniform(task, 0)
+        return amplitude, math.pi * random_uniform(task, 1)
 
     def sample(self, tasks: int, start: int = 0) -> Episode:
         """Draw tasks ``start`` to ``start + tasks - 1``; inputs and targets are

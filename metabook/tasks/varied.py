@@ -14,9 +14,8 @@ from metabook.tasks.episode import Episode
 
 __all__ = ["VariedTasks"]
 
-_SIZES = (
-    2**32
-)  # where the counters of way and shots begin: those of FewShotTasks are below
+# where the counters of way and shots begin; those of FewShotTasks are below
+_SIZES = 2**32
 
 
 class VariedTasks:
@@ -100,8 +99,8 @@ class VariedTasks:
         )
 
     def sample(self, tasks: int, start: int = 0) -> list[Episode]:
-        """Draw tasks ``start`` to ``start + tasks - 1``, each an episode with T
-        = 1 and labels from 0.
+        """Draw tasks ``start`` to ``start + tasks - 1``, each an episode with
+        T = 1 and labels from 0.
         """
         return [self._task(i) for i in range(start, start + tasks)]
 
@@ -146,7 +145,5 @@ def _range(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _between(ends: tuple[int, int], u: np.ndarray) -> np.ndarray:
-    """Uniform numbers in (0, 1) as integers from the first of the ends to the
-    last.
-    """
+    """Uniform numbers in (0, 1) as integers from one end to the other."""
     return ends[0] + (u * (ends[1] - ends[0] + 1)).astype(np.int64)

@@ -48,8 +48,8 @@ class Embeds(Protocol):
     def score(
         self, support_z: Tensor, support_y: Tensor, query_z: Tensor
     ) -> Tensor:
-        """Vectors (T, S, D), labels (T, S) and vectors (T, Q, D) to scores (T,
-        Q, way).
+        """Vectors (T, S, D) with labels (T, S), and vectors (T, Q, D) of the
+        queries, to scores (T, Q, way).
         """
 
 

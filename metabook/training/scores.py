@@ -89,8 +89,8 @@ class Score:
 
     @property
     def ci95(self) -> float:
-        """Half-width of the 95 % t-interval of the mean: t_{.975, n-1} s /
-        sqrt(n), over episodes.
+        """Half-width of the 95 % t-interval of the mean, over episodes:
+        t_{.975, n-1} s / sqrt(n).
         """
         return half_width(self.scores)
 
@@ -144,9 +144,7 @@ class Score:
         return self.answers
 
     def better_than(self, mean: float | None) -> bool:
-        """Whether this mean is better than another; anything is better than
-        ``None``.
-        """
+        """Whether this mean is better; anything is better than ``None``."""
         return mean is None or (
             self.mean > mean if self.higher_is_better else self.mean < mean
         )

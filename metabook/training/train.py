@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The outer loop: sample tasks, add up the outer gradient, take a step. Taught
-in section 2.1 of the book.
+"""The outer loop: sample tasks, add up the outer gradient, take a step.
+
+Taught in section 2.1 of the book.
 """
 
 import hashlib
@@ -91,10 +92,9 @@ def train(
     ----------
     learner : Learner
         Changed in place, on its own device; in evaluation mode afterwards.
-    tasks : FewShotTasks, Sinusoids, VariedTasks, or anything with
-    ``sample(tasks, start)``
-        It returns an `Episode`, or a list of them with T = 1 each where tasks
-        differ in shape.
+    tasks : FewShotTasks, Sinusoids, VariedTasks or another
+        Anything with ``sample(tasks, start)``, which returns an `Episode`, or a
+        list of them with T = 1 each where tasks differ in shape.
     iterations, tasks_per_batch : int
     lr : float
         Step size of Adam, unless ``optimizer`` is given.
@@ -366,18 +366,14 @@ class _Run:
         self.best_weights: dict[str, Tensor] | None = None
 
     def resume(self, config: dict[str, Any]) -> None:
-        """Go on where the folder's last checkpoint stands, if its settings are
-        these.
-        """
+        """Go on from the folder's checkpoint, if its settings are these."""
         if self.folder is None:
             return
         text = json.dumps(config, indent=1, default=str)
         settings, last = self.folder / "config.json", self.folder / "last.pt"
         if last.exists():
-            before, now = (
-                json.loads(settings.read_text("utf8")),
-                json.loads(text),
-            )
+            before = json.loads(settings.read_text("utf8"))
+            now = json.loads(text)
             changed = [k for k in now if before.get(k) != now[k]]
             if changed:
                 raise ValueError(
@@ -389,17 +385,13 @@ class _Run:
         write_whole(settings, text.encode())
 
     def validated(self, score: Score) -> None:
-        """Record a validation, and keep the weights if they are the best so
-        far.
-        """
+        """Record a validation, and keep the weights if they are the best."""
         self.history.validations.append(
             (len(self.history.losses), score.mean, score.ci95)
         )
         if score.better_than(self.best_mean):
-            self.best_mean, self.history.best_iteration = (
-                score.mean,
-                len(self.history.losses),
-            )
+            self.best_mean = score.mean
+            self.history.best_iteration = len(self.history.losses)
             self.best_weights = {
                 name: w.detach().clone()
                 for name, w in self.learner.state_dict().items()
@@ -444,10 +436,8 @@ class _Run:
         self.learner.load_state_dict(state["learner"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = History(**state["history"])
-        self.best_mean, self.best_weights = (
-            state["best_mean"],
-            state["best_weights"],
-        )
+        self.best_mean = state["best_mean"]
+        self.best_weights = state["best_weights"]
         torch.set_rng_state(state["random_state"])
         if state["cuda_random_state"]:
             torch.cuda.set_rng_state_all(state["cuda_random_state"])

@@ -79,7 +79,7 @@ def test_a_query_label_that_the_support_set_lacks_is_named(learner, episode):
         ValueError,
         match="query 4 of task 1 has label 9, which is not in its support set",
     ):
-        learner.loss(
+        learner.backward(
             mb.Episode(
                 episode.support_x, episode.support_y, episode.query_x, wrong
             )

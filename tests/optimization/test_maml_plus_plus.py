@@ -61,7 +61,7 @@ def test_learned_rates_differ_by_step_and_start_at_the_given_one():
     learner.backward(episode)
     assert all(
         r.grad.shape == (3,) and r.grad.unique().numel() == 3
-        for r in learner.rates
+        for r in learner.step_sizes
     )
 
 
@@ -70,7 +70,7 @@ def test_a_test_with_more_steps_repeats_the_last_rate():
         mb.MAMLPlusPlus(curved_net(), inner_lr=0.3, inner_steps=2),
         task_batch(),
     )
-    for r in learner.rates:
+    for r in learner.step_sizes:
         r.data = torch.tensor([0.0, 0.2], dtype=torch.float64)
     plain = mb.MAML(learner.model, inner_lr=0.2)
     parts = episode.support_x, episode.support_y, episode.query_x

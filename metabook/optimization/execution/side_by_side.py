@@ -2,7 +2,8 @@
 """The model as a function of weights and inputs: for one task alone, or for T
 tasks side by side.
 
-    call(model, weights, x)    weights {name: (T, ...)}, x (T, B, ...)  ->  predictions (T, B, ...)
+    call(model, weights, x)  ->  predictions (T, B, ...)
+    weights {name: (T, ...)},  x (T, B, ...)
 
 With T = 1 this is `torch.func.functional_call`, the plain way. With more, a
 multilayer perceptron becomes a few batched matrix products, and any other model
