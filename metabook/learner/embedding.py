@@ -4,7 +4,7 @@ queries against the support set.
 
 Only the scoring looks at an episode. In evaluation mode a vector depends on its
 own example alone, so that one pass over a test set serves every episode drawn
-from it: see `metabook.evaluate_embedded`.
+from it: see `metabook.evaluate_embedded`. Taught in section 3.3 of the book.
 """
 
 from abc import abstractmethod

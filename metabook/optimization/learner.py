@@ -3,7 +3,8 @@
 
 `MAML` says what a task learns and what the outer loop minimises; this base
 checks the batch, numbers the labels, takes the steps, and leaves the ways of
-computing many tasks to `metabook.optimization.execution`.
+computing many tasks to `metabook.optimization.execution`. Taught in sections
+3.1 and 5.1 of the book.
 """
 
 from collections import deque
@@ -68,6 +69,15 @@ class InnerLoopLearner(Method):
 
     A subclass says what it adapts, how far a step goes, what a step goes down
     and what the outer loop minimises: see `Method`.
+
+    Examples
+    --------
+    >>> import metabook as mb
+    >>> learner = mb.MAML(mb.MLP(1, 1), inner_lr=0.01, loss_fn=F.mse_loss)
+    >>> waves = mb.Sinusoids(shot=10, query=20).sample(4)
+    >>> parts = waves.support_x, waves.support_y, waves.query_x
+    >>> learner.forward_each_step(*parts, steps=5).shape
+    torch.Size([6, 4, 20, 1])
     """
 
     predictor_type = FastWeights

@@ -3,7 +3,8 @@
 
 Each function sees one pass of tasks: a leading task dimension T, which is 1
 where tasks are computed in turn. Labels are columns of the predictions
-already; ``way`` is the number of classes, and ``None`` for regression.
+already; ``way`` is the number of classes, and ``None`` for regression. Taught
+in section 3.1 of the book.
 """
 
 from abc import abstractmethod
@@ -20,6 +21,17 @@ __all__ = ["Method"]
 class Method(Learner):
     """Base of the learners with an inner loop, as far as a relative of `MAML`
     differs from it.
+
+    Examples
+    --------
+    >>> import metabook as mb
+    >>> class BiasesAlone(mb.MAML):  # a relative that adapts only biases
+    ...     def adapted(self):
+    ...         everything = super().adapted()
+    ...         return {n: w for n, w in everything.items() if "bias" in n}
+    >>> learner = BiasesAlone(mb.MLP(1, 1), loss_fn=nn.functional.mse_loss)
+    >>> sorted(learner.adapted())
+    ['1.bias', '3.bias', '5.bias']
     """
 
     model: nn.Module

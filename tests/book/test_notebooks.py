@@ -20,7 +20,8 @@ EDITIONS = [(language, name) for language in ("en", "zh") for name in NAMES]
 HAN = re.compile(r"[一-鿿]")
 # what Colab would show raw
 DIRECTIVE = re.compile(
-    r"^\s*(?:`{3,}|:{3,})\{|\{(?:eq|cite|ref|numref|doc|term|glue|prf)[\w:]*\}`",
+    r"^\s*(?:`{3,}|:{3,})\{"
+    r"|\{(?:eq|cite|ref|numref|doc|term|glue|prf)[\w:]*\}`",
     re.M,
 )
 MACHINE_PATH = re.compile(
@@ -152,8 +153,8 @@ def test_the_chinese_text_is_chinese_and_sets_cleanly(name):
         assert not re.search(r"[一-鿿，。；：、]\n[一-鿿]", text), (
             f"{cell.id}: a paragraph is one line"
         )
-        # emphasis that does not close, as **注意：**下文, leaves its asterisks in
-        # the text
+        # emphasis that does not close, as **注意：**下文, leaves its asterisks
+        # in the text
         inline = [
             t
             for block in MarkdownIt().parse(text)

@@ -14,7 +14,8 @@ import notebooks as tool
 CHECKED = [term for term in terms() if "check" in term]
 # a paper is called by its own title in both languages, and code is code
 NOT_PROSE = re.compile(
-    r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\[[^]]*\]\(https?:[^)]*\)|\]\([^)]*\)|<[^>]*>",
+    r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$"
+    r"|\[[^]]*\]\(https?:[^)]*\)|\]\([^)]*\)|<[^>]*>",
     re.S,
 )
 

@@ -84,7 +84,8 @@ def test_the_messages_on_the_page_are_those_of_the_package(drawings):
     folder = drawings / "drawings"
 
     def complain():
-        with pytest.raises(ValueError) as caught:  # noqa: PT011 - the messages are compared below
+        # the messages are compared below
+        with pytest.raises(ValueError) as caught:  # noqa: PT011
             mb.image_folder("drawings")
         messages.append(str(caught.value))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Prototypical networks: the mean of each class, whatever the labels look like."""
+"""Prototypical networks: the mean of each class, whatever its label."""
 
 import copy
 
@@ -230,13 +230,9 @@ def test_cosine_scores_need_a_temperature_and_with_a_learned_one_the_loss_falls(
         learn_temperature=True,
     )
     episode = tasks.sample(1)
-    best = (
-        torch.tensor([1.0, -1.0, -1.0, -1.0, -1.0])
-        .softmax(0)[0]
-        .log()
-        .neg()
-        .item()
-    )  # with angles of 0 and 180 degrees
+    # with angles of 0 and 180 degrees
+    cosines = torch.tensor([1.0, -1.0, -1.0, -1.0, -1.0])
+    best = -cosines.log_softmax(0)[0].item()
     losses = {}
     for name, learner in (("plain", plain), ("learned", learned)):
         optimizer = torch.optim.Adam(learner.parameters(), lr=1e-2)
@@ -248,9 +244,7 @@ def test_cosine_scores_need_a_temperature_and_with_a_learned_one_the_loss_falls(
     assert losses["learned"] < 0.05
 
 
-def test_with_one_example_a_class_matching_and_prototypes_agree_up_to_the_distance(
-    images,
-):
+def test_with_one_example_a_class_matching_is_a_prototypical_network(images):
     tasks = mb.FewShotTasks(images, way=5, shot=1, query=3, seed=4).sample(2)
     parts = tasks.support_x, tasks.support_y, tasks.query_x
     net = mb.Conv4(width=8).eval()

@@ -57,7 +57,7 @@ def test_the_three_parts_share_no_character():
     )
 
 
-def test_a_score_is_a_function_of_architecture_and_seed_and_the_random_state_stays():
+def test_a_score_depends_on_architecture_and_seed_and_the_random_state_stays():
     arch = ("conv3", "skip", "conv3", "skip")
     torch.manual_seed(3)
     before = torch.get_rng_state()

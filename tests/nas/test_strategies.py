@@ -168,9 +168,8 @@ def test_a_mutation_changes_exactly_one_decision_and_reaches_every_neighbour(
         sum(n for child, n in children.items() if child[d] != parent[d])
         for d in range(3)
     ]
-    assert (
-        chisquare(by_decision).pvalue > 0.001
-    )  # a decision is drawn first, then its choice
+    # a decision is drawn first, then its choice
+    assert chisquare(by_decision).pvalue > 0.001
 
 
 def test_a_decision_with_a_single_choice_is_never_mutated():
@@ -314,9 +313,8 @@ def algorithm_1(space, evaluate, population, sample, cycles, rng):
     while len(history) < cycles:
         candidates = []
         while len(candidates) < sample:
-            candidates.append(
-                alive[int(rng.random() * len(alive))]
-            )  # stays in the population
+            # stays in the population
+            candidates.append(alive[int(rng.random() * len(alive))])
         parent = max(candidates, key=lambda individual: individual[0])[1]
         child = space.mutate(parent, rng)
         alive.append((evaluate(child), child))
@@ -351,9 +349,8 @@ def test_the_best_individual_dies_of_age():
         SPACE, population=5, sample=2, seed=0
     )
     for step in range(50):
-        strategy.tell(
-            strategy.ask(), 100.0 if step == 7 else 1.0
-        )  # one outstanding individual
+        # one outstanding individual
+        strategy.tell(strategy.ask(), 100.0 if step == 7 else 1.0)
         assert len(strategy.population) == min(step + 1, 5)
         assert (100.0 in [score for score, _ in strategy.population]) == (
             7 <= step < 12
@@ -413,9 +410,8 @@ def test_local_search_does_not_wander_among_equals():
 
 def test_a_start_that_is_told_during_a_climb_does_not_end_it():
     strategy = mb.nas.LocalSearch(SPACE, seed=0)
-    first, second, third = (
-        strategy.ask() for _ in range(3)
-    )  # in flight together
+    # in flight together
+    first, second, third = (strategy.ask() for _ in range(3))
     for arch, score in ((first, 5.0), (second, 1.0)):
         strategy.tell(arch, score)
     assert strategy.centre == (5.0, first)
@@ -424,9 +420,10 @@ def test_a_start_that_is_told_during_a_climb_does_not_end_it():
 
 
 def test_local_search_tries_no_neighbour_twice():
+    # the last decision changes nothing
     space = mb.nas.SearchSpace(
         SPACE.decisions, canonical=lambda a: (*a[:2], True)
-    )  # the last decision changes nothing
+    )
     strategy = mb.nas.LocalSearch(space, seed=0)
     seen = set()
     for _ in range(100):
@@ -614,13 +611,11 @@ def test_the_baseline_is_that_of_the_scores_before(monkeypatch):
     monkeypatch.setattr(strategy.optimizer, "step", lambda: None)
     for score in (1.0, 3.0, None, 2.0):
         strategy.tell(strategy.ask(), score)
-    assert advantages == pytest.approx(
-        [2.0, 1.0 - 1.2, 2.0 - 1.18]
-    )  # a failure counts as the worst, 1
+    # a failure counts as the worst, 1
+    assert advantages == pytest.approx([2.0, 1.0 - 1.2, 2.0 - 1.18])
     strategy.tell(strategy.ask(), torch.tensor(2.0, requires_grad=True))
-    assert (
-        type(strategy.baseline) is type(advantages[-1]) is float
-    )  # nothing that a gradient could pass through
+    # nothing that a gradient could pass through
+    assert type(strategy.baseline) is type(advantages[-1]) is float
 
 
 @pytest.mark.parametrize("controller", CONTROLLERS)

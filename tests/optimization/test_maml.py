@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""MAML: the gradient is the gradient, and nothing of the caller's is touched."""
+"""MAML: the gradient is the gradient, and nothing of the caller's changes."""
 
 import copy
 
@@ -383,7 +383,7 @@ class Once(torch.autograd.Function):
         return 2 * g
 
 
-def test_an_operation_without_a_second_derivative_is_explained_and_first_order_is_the_way_out():
+def test_without_a_second_derivative_first_order_is_the_way_out():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()

@@ -29,7 +29,7 @@ def test_the_outer_gradient_agrees_with_central_differences(relative, steps):
     )
 
 
-def test_anil_keeps_the_body_constant_in_the_inner_loop_and_learns_it_in_the_outer():
+def test_anil_keeps_the_body_in_the_inner_loop_and_learns_it_in_the_outer():
     learner, episode = mb.ANIL(curved_net(), inner_lr=0.5), task_batch()
     assert set(learner.adapt(episode.support_x, episode.support_y).weights) == {
         "2.weight",
@@ -181,7 +181,7 @@ def test_implicit_maml_solves_for_the_exact_gradient_on_a_quadratic(cg_steps):
     assert torch.allclose(outer_gradient(learner, episode), expected, rtol=1e-8)
 
 
-def test_implicit_maml_agrees_with_central_differences_where_its_inner_loop_has_converged():
+def test_implicit_maml_agrees_with_differences_where_its_inner_loop_converged():
     net, episode = curved_net(), task_batch(tasks=3)
     learner = mb.ImplicitMAML(net, 0.3, 300, lam=1.5, cg_steps=40)
     implicit = outer_gradient(learner, episode)
@@ -201,7 +201,7 @@ def test_implicit_maml_without_a_pull_is_refused():
         mb.ImplicitMAML(curved_net(), lam=0)
 
 
-def test_joint_training_follows_the_gradient_before_adapting_and_adapts_at_test():
+def test_joint_training_follows_the_gradient_unadapted_and_adapts_at_test():
     net, episode = curved_net(), task_batch(tasks=3)
     learner = mb.JointTraining(net, inner_lr=0.2, inner_steps=2)
     x, y = (

@@ -32,7 +32,7 @@ def read(x):
     return (255 * x[..., 0, 0, :]).round().long()
 
 
-def test_a_task_has_distinct_classes_and_its_support_and_query_share_no_example():
+def test_a_task_has_distinct_classes_and_its_two_sets_share_no_example():
     episode = mb.FewShotTasks(
         numbered_images(), way=5, shot=2, query=3, seed=0
     ).sample(500)
@@ -124,9 +124,8 @@ def test_every_drawing_of_every_class_is_support_and_query_equally_often():
         np.zeros((counts.sum(), 2, 2), np.uint8),
         np.repeat(np.arange(5), counts),
     )
-    rows = mb.FewShotTasks(images, way=3, shot=2, query=4, seed=8).indices(
-        20_000
-    )  # (T, 3, 6)
+    tasks = mb.FewShotTasks(images, way=3, shot=2, query=4, seed=8)
+    rows = tasks.indices(20_000)  # (T, 3, 6)
     for positions in (
         rows[:, :, :1],
         rows[:, :, :2],

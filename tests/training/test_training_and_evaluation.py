@@ -253,9 +253,8 @@ def test_the_best_validation_is_kept_highest_for_accuracy_lowest_for_errors(
     waves = kind == "error"
     learner = fresh("maml" if waves else "protonet")
     source = mb.Sinusoids(shot=5, seed=0) if waves else tasks
-    lr = (
-        0.3 if waves else 0.2
-    )  # far too large: the last weights are not the best
+    # far too large: the last weights are not the best
+    lr = 0.3 if waves else 0.2
     history = mb.train(
         learner,
         source,
@@ -358,9 +357,8 @@ def test_the_interval_is_the_t_interval_over_episodes():
 def test_the_interval_covers_the_truth_in_95_of_100_cases():
     rng = np.random.default_rng(0)
     covered = 0
-    for _ in range(
-        2000
-    ):  # 5-way, 15 queries a class, tasks of unequal difficulty around 80 %
+    # 5-way, 15 queries a class, tasks of unequal difficulty around 80 %
+    for _ in range(2000):
         scores = rng.binomial(75, np.clip(rng.normal(0.8, 0.08, 30), 0, 1)) / 75
         score = Score(scores, "accuracy", True, False)
         covered += abs(score.mean - 0.8) <= score.ci95

@@ -166,7 +166,7 @@ def test_what_cannot_stand_side_by_side_is_named(layer, word):
     mb.MAML(model)
 
 
-def test_the_compiled_program_computes_the_same_gradient_and_follows_the_weights():
+def test_the_compiled_program_has_the_same_gradient_and_follows_the_weights():
     net = mb.MLP(1, 1, hidden=(5,))
     plain = mb.MetaSGD(
         copy.deepcopy(net), inner_lr=0.01, inner_steps=2, loss_fn=F.mse_loss
@@ -268,15 +268,12 @@ def test_memory_is_flat_over_iterations_of_training_and_of_evaluation(tasks):
             with torch.no_grad():
                 part = tasks.sample(4, start=i)
                 learner(part.support_x, part.support_y, part.query_x)
-        return (
-            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        )  # MB, on Linux
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return usage.ru_maxrss / 1024  # MB, on Linux
 
     first = work(10)
-    assert (
-        work(50) - first < 20
-        # one graph that stays behind an iteration would hold about 15 MB of its own
-    )
+    # one graph that stays behind an iteration would hold about 15 MB
+    assert work(50) - first < 20
 
 
 def test_memory_of_an_inner_loop_without_a_graph_does_not_grow_with_its_steps():
@@ -324,9 +321,7 @@ def hooked():
 
 
 @pytest.mark.parametrize("make", [repeated, tied, hooked])
-def test_layers_used_twice_tied_or_listened_to_are_computed_as_the_model_computes_them(
-    make,
-):
+def test_layers_used_twice_tied_or_listened_to_are_computed_as_before(make):
     torch.manual_seed(0)
     net, episode = make(), task_batch(tasks=3)
     assert_exact(mb.MAML(net, 0.3, 2, vectorized=False), episode)
