@@ -36,6 +36,10 @@ def space() -> SearchSpace:
     different. (The authors count 6,466: they keep a sum apart from the same sum
     with a term that is zero.)
 
+    References
+    ----------
+    Dong & Yang, 2020, https://arxiv.org/abs/2001.00326
+
     Examples
     --------
     >>> len(space())
@@ -56,10 +60,14 @@ def to_string(arch: Architecture) -> str:
     ValueError
         If this is no cell.
 
+    References
+    ----------
+    Dong & Yang, 2020, https://arxiv.org/abs/2001.00326
+
     Examples
     --------
-    >>> to_string(from_index(0))
-    '|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|'
+    >>> to_string(("none", "none", "none", "none", "none", "skip_connect"))
+    '|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|'
     """
     _check(arch)
     operations = iter(arch)
@@ -76,6 +84,10 @@ def from_string(text: str) -> Architecture:
     ------
     ValueError
         If the string is not one that `to_string` writes.
+
+    References
+    ----------
+    Dong & Yang, 2020, https://arxiv.org/abs/2001.00326
 
     Examples
     --------
@@ -100,6 +112,10 @@ def to_index(arch: Architecture) -> int:
     ValueError
         If this is no cell.
 
+    References
+    ----------
+    Dong & Yang, 2020, https://arxiv.org/abs/2001.00326
+
     Examples
     --------
     >>> to_index(from_index(9930))
@@ -116,6 +132,10 @@ def from_index(index: int) -> Architecture:
     ------
     ValueError
         If the number is not among 0 to 15,624.
+
+    References
+    ----------
+    Dong & Yang, 2020, https://arxiv.org/abs/2001.00326
 
     Examples
     --------
