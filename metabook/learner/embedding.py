@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metabook.learner.labels import check_batch, label_columns
-from metabook.learner.protocol import Learner, LossFn, State
+from metabook.learner.losses import LossFn
+from metabook.learner.protocol import Learner, State
+from metabook.models.outputs import one_tensor
 
 __all__ = ["EmbeddingLearner"]
 
@@ -56,6 +58,7 @@ class EmbeddingLearner(Learner):
     def __init__(
         self,
         embedding: nn.Module,
+        *,
         loss_fn: LossFn = F.cross_entropy,
         embedding_dtype: torch.dtype | None = None,
     ) -> None:
@@ -139,13 +142,13 @@ class EmbeddingLearner(Learner):
         """What the network makes of examples (T, B, ...): (T, B, ...)."""
         if self.training and self.embedding_dtype is not None:
             with torch.autocast(x.device.type, self.embedding_dtype):
-                z = torch.stack([self.embedding(task) for task in x])
-                return z.to(x.dtype)
+                return torch.stack([*map(self._embedded, x)]).to(x.dtype)
         if self.transductive or self.training:
-            return torch.stack([self.embedding(task) for task in x])
+            return torch.stack([*map(self._embedded, x)])
         examples = x.flatten(0, 1)
         size = CPU_BATCH if x.device.type == "cpu" else len(examples)
-        z = torch.cat(
-            [self.embedding(part) for part in torch.split(examples, size)]
-        )
+        z = torch.cat([*map(self._embedded, torch.split(examples, size))])
         return z.view(*x.shape[:2], *z.shape[1:])
+
+    def _embedded(self, x: Tensor) -> Tensor:
+        return one_tensor(self.embedding(x))

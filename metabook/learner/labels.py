@@ -12,7 +12,9 @@ __all__ = [
     "check_batch",
     "check_dtype",
     "check_queries",
+    "chosen_columns",
     "columns_of",
+    "has_classes",
     "label_columns",
     "query_targets",
 ]
@@ -93,11 +95,29 @@ def columns_of(labels: Tensor, classes: Tensor) -> Tensor:
     return columns
 
 
+def has_classes(support_y: Tensor) -> bool:
+    """Whether the targets are one class label an example, (T, S): not floating
+    ones, and not a label for each pixel.
+    """
+    return not support_y.is_floating_point() and support_y.dim() == 2
+
+
+def chosen_columns(scores: Tensor, way: int) -> Tensor:
+    """The column of the best score, from (T, Q, way) to (T, Q).
+
+    A single score for two classes says by its sign which: column 1 if it is
+    positive.
+    """
+    if way == 2 and scores.shape[-1] == 1:
+        return (scores[..., 0] > 0).long()
+    return scores.argmax(dim=-1)
+
+
 def query_targets(support_y: Tensor, query_y: Tensor) -> Tensor:
     """What the predictions for the queries are compared with: columns for
     labels, floating targets as they are.
     """
-    if support_y.is_floating_point():
+    if not has_classes(support_y):
         return query_y
     return columns_of(query_y, label_columns(support_y)[0])
 

@@ -11,7 +11,7 @@ the book.
 import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, TypeVar
 from weakref import WeakSet
 
@@ -23,15 +23,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from metabook.learner.labels import (
     check_batch,
     check_queries,
+    chosen_columns,
+    has_classes,
     label_columns,
     query_targets,
 )
+from metabook.learner.losses import LossFn, check_targets
 from metabook.models.norms import SupportNorm
 from metabook.tasks.episode import Episode
 
 __all__ = ["ClassNames", "Learner", "LossFn", "Predictor", "State"]
 
-LossFn = Callable[[Tensor, Tensor], Tensor]
 State = dict[str, Tensor]
 ClassNames = Sequence[str] | Sequence[Sequence[str]]
 SomePredictor = TypeVar("SomePredictor", bound="Predictor")
@@ -125,8 +127,8 @@ class Learner(nn.Module, ABC):
         class_names: ClassNames | None,
     ) -> "Predictor":
         """What `adapt` returns, from what `remember` kept."""
-        regression = support_y.is_floating_point()
-        classes = None if regression else label_columns(support_y)[0]
+        classed = has_classes(support_y)
+        classes = label_columns(support_y)[0] if classed else None
         example = support_x.shape[2:]
         return self.predictor_type(self, state, example, classes, class_names)
 
@@ -188,26 +190,7 @@ class Learner(nn.Module, ABC):
             If floating targets meet cross-entropy, the shapes would broadcast,
             or the loss is no scalar.
         """
-        if targets.is_floating_point():
-            if self.loss_fn is F.cross_entropy or isinstance(
-                self.loss_fn, nn.CrossEntropyLoss
-            ):
-                raise ValueError(
-                    "the targets are floating. Class labels are integers"
-                    " (labels.long()); regression needs its own loss, as"
-                    " loss_fn=torch.nn.functional.mse_loss"
-                )
-            if predictions.shape != targets.shape:
-                raise ValueError(
-                    f"the predictions are {tuple(predictions.shape)} but the"
-                    f" targets are {tuple(targets.shape)}; give both the same"
-                    " shape, for example with y[..., None]"
-                )
-        elif self.loss_fn is F.mse_loss:
-            raise ValueError(
-                "mean squared error of class labels: classes need"
-                " cross-entropy, or a loss_fn that makes them one-hot"
-            )
+        check_targets(self.loss_fn, predictions, targets)
         loss = self.loss_fn(predictions, targets)
         if loss.dim():
             raise ValueError(
@@ -366,7 +349,9 @@ class Predictor:
         scores = self(query_x)
         if self.classes is None:
             return scores
-        return self.classes.gather(1, scores.argmax(dim=-1))
+        return self.classes.gather(
+            1, chosen_columns(scores, self.classes.shape[1])
+        )
 
     def predict_names(self, query_x: Tensor) -> list[list[str]]:
         """The name of each query's class, a list for each task.
@@ -381,7 +366,8 @@ class Predictor:
                 "these classes have no names: give them, as"
                 " learner.adapt(support_x, support_y, class_names=[...])"
             )
-        columns = self(query_x).argmax(dim=-1).tolist()
+        way = len(self.class_names[0])
+        columns = chosen_columns(self(query_x), way).tolist()
         pairs = zip(self.class_names, columns, strict=True)
         return [[names[j] for j in row] for names, row in pairs]
 

@@ -23,6 +23,7 @@ from metabook.metric.distances import (
     squared_euclidean,
 )
 from metabook.metric.protonet import compute_prototypes
+from metabook.models.outputs import one_tensor
 
 __all__ = [
     "FineTuning",
@@ -67,6 +68,7 @@ class NearestCentroid(EmbeddingLearner):
     def __init__(
         self,
         embedding: nn.Module,
+        *,
         center: Tensor | None = None,
         normalize: bool = True,
     ) -> None:
@@ -119,6 +121,7 @@ class NearestNeighbour(EmbeddingLearner):
     def __init__(
         self,
         embedding: nn.Module | None = None,
+        *,
         distance: str | Distance = "squared_euclidean",
     ) -> None:
         super().__init__(nn.Flatten() if embedding is None else embedding)
@@ -172,6 +175,7 @@ class FineTuning(EmbeddingLearner):
     def __init__(
         self,
         embedding: nn.Module,
+        *,
         head: str = "linear",
         steps: int = 100,
         lr: float = 0.01,
@@ -270,6 +274,7 @@ class FullFineTuning(Learner):
     def __init__(
         self,
         embedding: nn.Module,
+        *,
         steps: int = 100,
         lr: float = 0.001,
         batch: int = 32,
@@ -308,7 +313,7 @@ class FullFineTuning(Learner):
         """The network of one task, in evaluation mode."""
         body = copy.deepcopy(self.embedding).train()
         with torch.no_grad():
-            head = _linear_from_zero(body(x).shape[1], way, like=x)
+            head = _linear_from_zero(one_tensor(body(x)).shape[1], way, like=x)
         net = nn.Sequential(body, head)
         optimizer = torch.optim.Adam(net.parameters(), lr=self.lr)
         with torch.enable_grad():

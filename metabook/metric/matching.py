@@ -52,6 +52,7 @@ class MatchingNet(EmbeddingLearner):
     def __init__(
         self,
         embedding: nn.Module,
+        *,
         scale: float = 10.0,
         embedding_dtype: torch.dtype | None = None,
     ) -> None:

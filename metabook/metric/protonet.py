@@ -104,6 +104,7 @@ class ProtoNet(EmbeddingLearner):
     def __init__(
         self,
         embedding: nn.Module,
+        *,
         distance: str | Distance = "squared_euclidean",
         temperature: float = 1.0,
         learn_temperature: bool = False,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from metabook.learner.embedding import EmbeddingLearner
 from metabook.learner.labels import label_columns
-from metabook.learner.protocol import LossFn
+from metabook.learner.losses import LossFn
 
 __all__ = ["RelationNet", "one_hot_mse"]
 
@@ -64,12 +64,15 @@ class RelationNet(EmbeddingLearner):
     def __init__(
         self,
         embedding: nn.Module,
+        *,
         features: int = 64,
         width: int = 64,
         loss_fn: LossFn = one_hot_mse,
         embedding_dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(embedding, loss_fn, embedding_dtype)
+        super().__init__(
+            embedding, loss_fn=loss_fn, embedding_dtype=embedding_dtype
+        )
         self.features, self.width = features, width
         self.relation = nn.Sequential(
             nn.Linear(2 * features, width), nn.ReLU(), nn.Linear(width, 1)

@@ -56,6 +56,7 @@ class Conv4(nn.Module):
     def __init__(
         self,
         out: int | None = None,
+        *,
         width: int = 64,
         norm: str = "batch",
         strided: bool = False,

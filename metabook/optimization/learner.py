@@ -7,9 +7,10 @@ computing many tasks to `metabook.optimization.execution`. Taught in sections
 3.1 and 5.1 of the book.
 """
 
+import math
 from collections import deque
 from contextlib import nullcontext
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +19,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from metabook.learner.labels import (
     check_batch,
+    has_classes,
     label_columns,
     query_targets,
 )
-from metabook.learner.protocol import ClassNames, LossFn, Predictor, State
-from metabook.optimization.checks import refuse_modes, refuse_unfit_layers
+from metabook.learner.losses import LossFn, is_cross_entropy
+from metabook.learner.protocol import ClassNames, Predictor, State
+from metabook.optimization.checks import (
+    frozen_norms,
+    refuse_modes,
+    refuse_unfit_layers,
+)
 from metabook.optimization.execution.choice import Execution
 from metabook.optimization.execution.side_by_side import (
     call,
@@ -37,6 +44,8 @@ from metabook.optimization.method import Method
 from metabook.tasks.episode import Episode
 
 __all__ = ["FastWeights", "InnerLoopLearner"]
+
+SomeLearner = TypeVar("SomeLearner", bound="InnerLoopLearner")
 
 
 class FastWeights(Predictor):
@@ -99,7 +108,12 @@ class InnerLoopLearner(Method):
                 f"inner_steps is {inner_steps}; without a step MAML is joint"
                 " training"
             )
+        if not 0 <= inner_lr < math.inf:
+            raise ValueError(
+                f"inner_lr is {inner_lr}; a step size is a finite number from 0"
+            )
         refuse_unfit_layers(model, first_order)
+        self.frozen_norms = frozen_norms(model)
         if not any(p.requires_grad for p in model.parameters()):
             raise ValueError(
                 "no parameter of the model requires a gradient: there is"
@@ -118,7 +132,19 @@ class InnerLoopLearner(Method):
         """Whether the prediction for a query may depend on the other queries:
         not by way of `SupportNorm`.
         """
-        return any(isinstance(m, _BatchNorm) for m in self.model.modules())
+        return any(
+            isinstance(m, _BatchNorm) and name not in self.frozen_norms
+            for name, m in self.model.named_modules()
+        )
+
+    def train(self: SomeLearner, mode: bool = True) -> SomeLearner:
+        """Set the mode, as of any module; statistics that were frozen when the
+        learner was made stay so.
+        """
+        super().train(mode)
+        for name in self.frozen_norms:
+            self.model.get_submodule(name).eval()
+        return self
 
     def forward(
         self,
@@ -288,7 +314,10 @@ class InnerLoopLearner(Method):
         """The sum of the tasks' losses, from (T, N, ...); each is a mean over
         N, unless ``loss_fn`` says otherwise.
         """
-        if way is not None and predictions.shape[-1] != way:
+        yes_or_no = way == 2 and predictions.shape[-1] == 1
+        if yes_or_no and is_cross_entropy(self.loss_fn):
+            yes_or_no = False  # cross-entropy of one column is always zero
+        if way not in (None, predictions.shape[-1]) and not yes_or_no:
             raise ValueError(
                 f"the model has {predictions.shape[-1]} outputs but the tasks"
                 f" have {way} classes: the head is as wide as a task; build the"
@@ -353,7 +382,7 @@ def _columns(support_y: Tensor) -> tuple[Tensor, int | None]:
     """Columns in place of labels, and how many classes they are; floating
     targets stay, without classes.
     """
-    if support_y.is_floating_point():
+    if not has_classes(support_y):
         return support_y, None
     classes, columns = label_columns(support_y)
     return columns, classes.shape[1]

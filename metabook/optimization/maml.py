@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metabook.learner.protocol import LossFn
+from metabook.learner.losses import LossFn
 from metabook.optimization.execution.choice import Execution
 from metabook.optimization.execution.side_by_side import call
 from metabook.optimization.inner_loop import Weights

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from metabook.learner.protocol import LossFn
+from metabook.learner.losses import LossFn
 from metabook.models.norms import SupportNorm
 from metabook.optimization.inner_loop import Weights
 from metabook.optimization.maml import MAML

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metabook.learner.protocol import LossFn
+from metabook.learner.losses import LossFn
 from metabook.optimization.inner_loop import Weights
 from metabook.optimization.maml import MAML
 from metabook.tasks.episode import Episode

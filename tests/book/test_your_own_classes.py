@@ -109,10 +109,8 @@ def test_what_the_page_says_of_its_table_is_so():
         for kind, shots in results.load("own_classes")["measured"].items()
         for shot, found in shots.items()
     }
-    drawn, five = (
-        accuracy["as_drawn", "1_shot"]["network"],
-        accuracy["as_drawn", "5_shot"]["network"],
-    )
+    drawn = accuracy["as_drawn", "1_shot"]["network"]
+    five = accuracy["as_drawn", "5_shot"]["network"]
     assert drawn - accuracy["on_grey_paper", "1_shot"][
         "network"
     ] == pytest.approx(13, abs=0.5)

@@ -38,10 +38,8 @@ def test_a_learner_keeps_the_contract(learner, episode):
 
 def test_an_evaluation_leaves_the_modes_and_the_random_state(learner, tasks):
     next(learner.children()).train()  # a mixture of modes, to be found again
-    state, modes = (
-        copy.deepcopy(learner.state_dict()),
-        [m.training for m in learner.modules()],
-    )
+    state = copy.deepcopy(learner.state_dict())
+    modes = [m.training for m in learner.modules()]
     rng = torch.get_rng_state()
     mb.evaluate(learner, _Double(tasks), episodes=4)
     assert [m.training for m in learner.modules()] == modes

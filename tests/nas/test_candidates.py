@@ -29,10 +29,8 @@ def test_each_operation_can_stand_in_each_block(op):
 
 
 def test_sizes_counted_by_hand():
-    network, image = (
-        glyph_network(("conv3", "skip", "sep5", "conv1")),
-        torch.zeros(1, 1, 16, 16),
-    )
+    network = glyph_network(("conv3", "skip", "sep5", "conv1"))
+    image = torch.zeros(1, 1, 16, 16)
     norm = 2 * 16
     assert parameter_count(network) == (9 * 16 + norm) + (
         25 * 16 + 16 * 16 + norm

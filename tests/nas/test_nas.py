@@ -364,10 +364,8 @@ def network():
     )
 
 
-X, Y = (
-    torch.randn(8, 4, generator=torch.Generator().manual_seed(1)),
-    torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]),
-)
+X = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
+Y = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
 
 
 def test_proxies_leave_the_network_as_it_was():

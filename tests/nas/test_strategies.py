@@ -132,9 +132,9 @@ def test_what_is_not_an_architecture_is_not_in_the_space(arch):
 
 
 def test_random_architectures_are_uniform():
-    rng, limited = (
-        Random(0),
-        mb.nas.SearchSpace(SPACE.decisions, constraint=lambda a: a[0] != 0),
+    rng = Random(0)
+    limited = mb.nas.SearchSpace(
+        SPACE.decisions, constraint=lambda a: a[0] != 0
     )
     for space, size in ((SPACE, 64), (limited, 48)):
         counts = Counter(space.random(rng) for _ in range(6400))
@@ -154,10 +154,8 @@ def constraint(arch):
 def test_a_mutation_changes_exactly_one_decision_and_reaches_every_neighbour(
     limit,
 ):
-    space, rng = (
-        mb.nas.SearchSpace(SPACE.decisions, constraint=limit),
-        Random(0),
-    )
+    space = mb.nas.SearchSpace(SPACE.decisions, constraint=limit)
+    rng = Random(0)
     parent = (1, "b", None)
     children = Counter(space.mutate(parent, rng) for _ in range(1000))
     assert all(
@@ -522,10 +520,8 @@ def test_the_controllers_probabilities_are_a_distribution_over_the_space(
     # and it samples from that distribution
     counts = Counter(strategy.ask() for _ in range(1500))
     likely = [arch for arch in space if 1500 * p[arch] > 5]
-    observed, expected = (
-        [counts[a] for a in likely],
-        [1500 * p[a] for a in likely],
-    )
+    observed = [counts[a] for a in likely]
+    expected = [1500 * p[a] for a in likely]
     observed.append(1500 - sum(observed))
     expected.append(1500 - sum(expected))
     if expected[-1] < 5:
@@ -598,12 +594,10 @@ def test_the_written_gradient_equals_autograds(space):
 @pytest.mark.parametrize("space", [SPACE, ODD], ids=["free", "constrained"])
 def test_plain_numbers_follow_torch_through_a_whole_search(space, monkeypatch):
     def search():
-        strategy, proposals = (
-            mb.nas.Reinforce(
-                space, controller="independent", entropy=0.1, seed=2
-            ),
-            [],
+        strategy = mb.nas.Reinforce(
+            space, controller="independent", entropy=0.1, seed=2
         )
+        proposals = []
         for _ in range(300):
             proposals.append(strategy.ask())
             strategy.tell(
@@ -661,10 +655,8 @@ def test_every_choice_begins_equally_likely(controller):
 def test_of_two_arms_the_better_one_is_found(controller):
     bandit = mb.nas.SearchSpace({"arm": ["good", "bad"]})
     for seed in range(3):
-        strategy, rng = (
-            mb.nas.Reinforce(bandit, controller=controller, seed=seed),
-            Random(seed),
-        )
+        strategy = mb.nas.Reinforce(bandit, controller=controller, seed=seed)
+        rng = Random(seed)
         for _ in range(300):
             arch = strategy.ask()
             strategy.tell(

@@ -56,10 +56,8 @@ def changed(before, module):
 
 def test_a_path_is_made_of_the_supernets_own_weights():
     supernet = Supernet(SPACE)
-    ours, theirs = (
-        {id(p) for p in supernet.parameters()},
-        {id(p) for p in supernet.path(ARCH).parameters()},
-    )
+    ours = {id(p) for p in supernet.parameters()}
+    theirs = {id(p) for p in supernet.path(ARCH).parameters()}
     assert theirs < ours
 
 

@@ -10,10 +10,8 @@ import metabook as mb
 def test_a_table_knows_budgets_and_seeds():
     space = mb.nas.SearchSpace({"a": [0, 1], "b": [0, 1]})
     rng = np.random.default_rng(0)
-    valid, test = (
-        {1: rng.random((4, 3)), 8: rng.random((4, 2))},
-        rng.random((4, 5)),
-    )
+    valid = {1: rng.random((4, 3)), 8: rng.random((4, 2))}
+    test = rng.random((4, 5))
     table = mb.nas.Table(space, valid, test)
     for row, arch in enumerate(space):
         assert table.valid(arch) == valid[8][row, 0]

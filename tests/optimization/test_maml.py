@@ -480,6 +480,9 @@ def test_impossible_steps_queries_and_models_are_named():
     learner, episode = mb.MAML(curved_net(), inner_lr=0.5), task_batch()
     with pytest.raises(ValueError, match="steps is -3"):
         learner(episode.support_x, episode.support_y, episode.query_x, steps=-3)
+    for lr in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="inner_lr is"):
+            mb.MAML(curved_net(), inner_lr=lr)
     with pytest.raises(ValueError, match="nothing to adapt"):
         mb.MAML(nn.Linear(2, 3).requires_grad_(False))
 

@@ -259,7 +259,11 @@ def _norms_written_out(model: nn.Module) -> Iterator[None]:
 
 
 def _batch_norm(layer: _BatchNorm, x: Tensor) -> Tensor:
-    var, mean = SupportNorm.statistics(x)
+    if layer.running_mean is not None and not layer.training:
+        assert layer.running_var is not None  # the two come together
+        mean, var = layer.running_mean, layer.running_var
+    else:
+        var, mean = SupportNorm.statistics(x)
     return normalize(x, mean, var, layer.weight, layer.bias, layer.eps)
 
 
