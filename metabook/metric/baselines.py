@@ -24,6 +24,7 @@ from metabook.metric.distances import (
 )
 from metabook.metric.protonet import compute_prototypes
 from metabook.models.outputs import one_tensor
+from metabook.tasks.episode import Episode
 
 __all__ = [
     "FineTuning",
@@ -139,7 +140,19 @@ class NearestNeighbour(EmbeddingLearner):
         return -of_class.amin(dim=2)
 
 
-class FineTuning(EmbeddingLearner):
+class NotMetaLearned(Learner):
+    """A learner that has nothing to learn across tasks."""
+
+    def backward(self, episode: Episode) -> float:
+        """There is no outer gradient: raises NotImplementedError."""
+        raise NotImplementedError(
+            f"{type(self).__name__} learns nothing across tasks, so that there"
+            " is nothing to train: evaluate it as it is, or train its embedding"
+            " by another learner first, as by mb.ProtoNet(embedding)"
+        )
+
+
+class FineTuning(NotMetaLearned, EmbeddingLearner):
     """A new head for every task, trained on its support set by gradient
     descent; the features stay as they are.
 
@@ -236,7 +249,7 @@ class FineTuning(EmbeddingLearner):
         return self.scale * F.normalize(z, dim=-1) @ F.normalize(w, dim=-1).mT
 
 
-class FullFineTuning(Learner):
+class FullFineTuning(NotMetaLearned):
     """A copy of the network and a new head for every task, all of it trained on
     the support set by gradient descent.
 

@@ -210,7 +210,7 @@ BROKEN = {
     ),
     ReseedsButDiffers: "answers the same question differently the second time",
     DrawsRandomNumbers: (
-        "draws from torch's global random numbers: use a torch.Generator"
+        "draws from global random numbers: use a torch.Generator"
     ),
     MixesTasks: (
         "answers a task differently when other tasks are in the batch: look for"
