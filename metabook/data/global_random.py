@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-__all__ = ["watched_random_numbers"]
+__all__ = ["random_numbers_of", "watched_random_numbers"]
 
 
 @contextmanager
@@ -48,3 +48,34 @@ def watched_random_numbers() -> Iterator[Callable[[], bool]]:
         random.setstate(of_python)
         np.random.set_state(of_numpy)  # noqa: NPY002
         torch.set_rng_state(of_torch)
+
+
+@contextmanager
+def random_numbers_of(seed: int, device: torch.device) -> Iterator[None]:
+    """The global random numbers as after seeding, and as before again.
+
+    ``torch.manual_seed`` would seed every GPU, and what it does to one that is
+    not yet in use could not be undone.
+
+    Examples
+    --------
+    >>> def draw():
+    ...     with random_numbers_of(7, torch.device("cpu")):
+    ...         return torch.rand(2).tolist()
+    >>> draw() == draw()
+    True
+    """
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index or 0])
+    states = [generator.get_state() for generator in generators]
+    with watched_random_numbers():
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        for generator in generators:
+            generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metabook.data.global_random import random_numbers_of
 from metabook.learner.embedding import EmbeddingLearner
 from metabook.learner.labels import check_batch, label_columns
 from metabook.learner.protocol import Learner, State
@@ -266,7 +267,7 @@ class FullFineTuning(NotMetaLearned):
     batch : int
         Examples a step: the whole support set where it is no larger, else this
         many, reshuffled for each pass (the result then depends on the order of
-        the support set, as that of any training in batches).
+        the support set, as that of any training in batches or with dropout).
 
     References
     ----------
@@ -308,7 +309,10 @@ class FullFineTuning(NotMetaLearned):
         classes, columns = label_columns(support_y)
         way = classes.shape[1]
         tasks = zip(support_x, columns, strict=True)
-        networks = [self._train(x, y, way).state_dict() for x, y in tasks]
+        networks = []
+        for x, y in tasks:
+            with random_numbers_of(0, x.device):  # of dropout
+                networks.append(self._train(x, y, way).state_dict())
         return {k: torch.stack([n[k] for n in networks]) for k in networks[0]}
 
     def answer(self, state: State, query_x: Tensor) -> Tensor:

@@ -9,7 +9,15 @@ from torch import Tensor
 from metabook.learner.protocol import Learner
 from metabook.tasks.episode import Episode
 
-__all__ = ["answer", "close", "equal", "fail", "parts", "shuffled"]
+__all__ = [
+    "NotANumber",
+    "answer",
+    "close",
+    "equal",
+    "fail",
+    "parts",
+    "shuffled",
+]
 
 ROUNDING = {
     torch.float64: 1e-8,
@@ -17,6 +25,10 @@ ROUNDING = {
     torch.float16: 3e-2,
     torch.bfloat16: 1e-1,
 }
+
+
+class NotANumber(AssertionError):
+    """A score that is missing or infinite."""
 
 
 def fail(subject: object, what: str, look: str) -> None:
@@ -41,12 +53,11 @@ def answer(learner: Learner, episode: Episode, **changes: Tensor) -> Tensor:
     scores: Tensor = learner(**asked)
     if not bool(torch.isfinite(scores).all()):
         values = scores[~scores.isfinite()]
-        fail(
-            learner,
-            f"returns {values[0].item()} among its scores",
-            "look for a division by zero, as by the deviation of a single"
-            " example, for a logarithm of zero, and for an inner loop whose"
-            " steps are too large",
+        raise NotANumber(
+            f"{type(learner).__name__} returns {values[0].item()} among its"
+            " scores: look for a division by zero, as by the deviation of a"
+            " single example, for a logarithm of zero, and for an inner loop"
+            " whose steps are too large"
         )
     return scores
 

@@ -20,11 +20,11 @@ from tqdm import tqdm
 from metabook.data.global_random import watched_random_numbers
 from metabook.data.images import LabelledImages
 from metabook.learner.protocol import Learner
+from metabook.learner.weights import first_weight
 from metabook.tasks.episode import as_episodes
 from metabook.training.evaluate import (
     Tasks,
     as_found,
-    first_weight,
     placed,
     score_episodes,
 )

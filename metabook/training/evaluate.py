@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from metabook.learner.labels import query_targets
 from metabook.learner.protocol import Learner
+from metabook.learner.weights import first_weight
 from metabook.tasks.episode import Episode, as_episodes
 from metabook.training.metrics import (
     Accuracy,
@@ -31,7 +32,6 @@ __all__ = [
     "device_of",
     "evaluate",
     "evaluate_steps",
-    "first_weight",
     "placed",
     "score_episodes",
 ]
@@ -343,13 +343,6 @@ def placed(episode: Episode, learner: Learner) -> Episode:
     if weight is None:
         return episode
     return episode.to(weight.device, weight.dtype)
-
-
-def first_weight(learner: Learner) -> Tensor | None:
-    """A weight that says where the learner is and in which type it computes."""
-    return next(
-        (p for p in learner.parameters() if p.is_floating_point()), None
-    )
 
 
 def device_of(learner: Learner) -> torch.device:
