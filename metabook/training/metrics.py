@@ -119,6 +119,7 @@ class Accuracy:
         if class_names is None:
             self.pairs = None
         elif self.pairs is not None:
+            _check_names(class_names, predictions.shape[-1])
             self.pairs.append(self._named(class_names, right, chosen))
         shares: np.ndarray = (chosen == right).mean(axis=-1)
         return shares
@@ -155,6 +156,16 @@ class Accuracy:
             }
             for each in true * len(names) + predicted
         ]
+
+
+def _check_names(class_names: ClassNames, way: int) -> None:
+    numbers = sorted({len(names) for names in class_names})
+    if numbers != [way]:
+        raise ValueError(
+            f"the scores have {way} columns but the tasks have {numbers}"
+            " class_names: name j belongs to the j-th smallest label, and so"
+            " does column j"
+        )
 
 
 def _counts(numbers: np.ndarray, below: int) -> list[tuple[int, int]]:

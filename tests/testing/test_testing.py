@@ -361,6 +361,7 @@ def test_a_learner_that_is_right_passes_in_a_few_seconds():
     assert time.process_time() - start < 10
 
 
+@pytest.mark.filterwarnings("ignore:std")
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda c: c.__name__)
 def test_a_broken_learner_is_caught_and_told_where_to_look(broken):
     with pytest.raises(

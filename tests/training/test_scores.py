@@ -153,6 +153,17 @@ def test_what_knows_no_classes_says_so(named):
                 getattr(score, ask)
 
 
+def test_names_that_are_not_those_of_the_columns_are_refused():
+    class TooFew(Digits):
+        names = ("0", "1")
+
+    with pytest.raises(
+        ValueError,
+        match=r"have 3 columns but the tasks have \[2\] class_names: name j",
+    ):
+        mb.evaluate(OneIsSeven(), TooFew(), episodes=2)
+
+
 def test_episodes_of_which_some_are_nameless_are_not_counted_in_part(named):
     class Half:
         def sample(self, tasks, start=0):
