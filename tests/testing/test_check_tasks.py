@@ -196,7 +196,7 @@ BROKEN = {
         r"asks in task 0 about label 12, which its support set \[4, 7, 9\] la"
     ),
     OverlappingSlices: "has support examples among its queries, 16 in 16 tasks",
-    DrawnTwice: "has support examples among its queries, .* without replacement",
+    DrawnTwice: "has support examples among its queries, .* without replace",
 }
 
 
