@@ -14,8 +14,8 @@ from metabook.data.global_random import (
     watched_random_numbers,
 )
 from metabook.tasks.episode import Episode, as_episodes
+from metabook.tasks.protocol import Tasks
 from metabook.testing.asking import close, fail
-from metabook.training.evaluate import Tasks
 
 __all__ = ["check_tasks"]
 

@@ -3,10 +3,9 @@
 Taught in section 2.1.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,8 +14,9 @@ from tqdm import tqdm
 
 from metabook.learner.labels import query_targets
 from metabook.learner.protocol import Learner
-from metabook.learner.weights import first_weight
+from metabook.learner.weights import like_weights
 from metabook.tasks.episode import Episode, as_episodes
+from metabook.tasks.protocol import Tasks
 from metabook.training.metrics import (
     Accuracy,
     MetricFn,
@@ -26,7 +26,6 @@ from metabook.training.metrics import (
 from metabook.training.scores import Comparison, Score
 
 __all__ = [
-    "Tasks",
     "as_found",
     "compare",
     "device_of",
@@ -35,17 +34,6 @@ __all__ = [
     "placed",
     "score_episodes",
 ]
-
-
-class Tasks(Protocol):
-    """Where episodes come from: `FewShotTasks`, `Sinusoids`, `VariedTasks`, or
-    anything with this method. `metabook.testing.check_tasks` tests it.
-    """
-
-    def sample(self, tasks: int, start: int = 0) -> Episode | Sequence[Episode]:
-        """Tasks ``start`` to ``start + tasks - 1`` as one batch; as a list with
-        T = 1 each if their shapes differ.
-        """
 
 
 def compare(
@@ -126,13 +114,13 @@ def evaluate(
     """Measure a learner on episodes ``start`` to ``start + episodes - 1``.
 
     The learner is put in evaluation mode, without gradients, and left as it was
-    found. Floating values of an episode are taken to the type of its weights.
+    found. Episodes in float32 are taken to the type of its weights.
 
     Parameters
     ----------
     learner : Learner
-    tasks : FewShotTasks, Sinusoids, VariedTasks, or anything with
-    ``sample(tasks, start)``
+    tasks : FewShotTasks, Sinusoids, VariedTasks or another
+        Anything with ``sample(tasks, start)``.
     episodes, start : int
     batch : int
         Episodes computed at once; it changes speed and memory, not the result.
@@ -283,7 +271,6 @@ def score_episodes(
     with as_found(learner), torch.no_grad():
         for first, episode in _drawn(tasks, episodes, start, batch, progress):
             where = f"in episodes {first} to {first + len(episode) - 1}"
-            class_names = getattr(episode, "class_names", None)
             episode = placed(episode, learner)
             predictions = predict(
                 episode.support_x, episode.support_y, episode.query_x
@@ -297,7 +284,7 @@ def score_episodes(
             measure = measure or choose_metric(
                 metric, higher_is_better, learner, targets
             )
-            rows.append(measure(predictions, targets, class_names))
+            rows.append(measure(predictions, targets, episode.class_names))
             if not np.isfinite(rows[-1]).all():
                 raise FloatingPointError(
                     f"{measure.name} {where} is not finite, though the"
@@ -336,13 +323,14 @@ def _drawn(
 
 
 def placed(episode: Episode, learner: Learner) -> Episode:
-    """The episode where the learner is, floating values in the type of its
-    weights.
-    """
-    weight = first_weight(learner)
-    if weight is None:
-        return episode
-    return episode.to(weight.device, weight.dtype)
+    """The episode where the learner is, and in the precision of its weights."""
+    return Episode(
+        like_weights(episode.support_x, learner),
+        like_weights(episode.support_y, learner),
+        like_weights(episode.query_x, learner),
+        like_weights(episode.query_y, learner),
+        class_names=episode.class_names,
+    )
 
 
 def device_of(learner: Learner) -> torch.device:

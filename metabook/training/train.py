@@ -24,7 +24,8 @@ from tqdm import tqdm
 from metabook.data.files import load_state, save_state, write_whole
 from metabook.learner.protocol import Learner
 from metabook.tasks.episode import Episode, as_episodes
-from metabook.training.evaluate import Tasks, device_of, evaluate
+from metabook.tasks.protocol import Tasks
+from metabook.training.evaluate import device_of, evaluate
 from metabook.training.scores import Score
 
 __all__ = ["History", "train"]

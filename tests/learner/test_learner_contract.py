@@ -127,7 +127,11 @@ def test_a_query_label_that_the_support_set_lacks_is_named(learner, episode):
             "must begin with the same|support_x\\[None\\]",
         ),
         ("support_y", lambda y: y[0], "For a single task add the first one"),
-        ("support_x", lambda x: (255 * x).to(torch.uint8), "divided by 255"),
+        (
+            "support_x",
+            lambda x: (255 * x).to(torch.uint8),
+            r"images are floats in \[0, 1\]: support_x.float\(\) / 255",
+        ),
         ("support_y", lambda y: y % 2 == 0, "class labels are integers"),
         (
             "query_x",

@@ -5,6 +5,7 @@ own.
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,21 +19,9 @@ import metabook as mb
 from metabook.training.scores import Score
 
 
-class Named(mb.FewShotTasks):
-    """Tasks whose episodes name their classes."""
-
-    def sample(self, tasks, start=0):
-        episode = super().sample(tasks, start)
-        rows = self.indices(tasks, start)[:, :, 0]  # (T, way)
-        of_row = np.searchsorted(self.images.offsets, rows, side="right") - 1
-        names = tuple(tuple(self.images.names[c] for c in t) for t in of_row)
-        object.__setattr__(episode, "class_names", names)
-        return episode
-
-
 @pytest.fixture
 def named(images):
-    return Named(images, way=5, shot=1, query=3, seed=4)
+    return mb.FewShotTasks(images, way=5, shot=1, query=3, seed=4)
 
 
 def counted_by_hand(learner, tasks, episodes):
@@ -103,9 +92,9 @@ class Digits:
 
     def sample(self, tasks, start=0):
         y = torch.arange(3).repeat(tasks, 1)
-        episode = mb.Episode(y[..., None].float(), y, y[..., None].float(), y)
-        object.__setattr__(episode, "class_names", (self.names,) * tasks)
-        return episode
+        x = y[..., None].float()
+        names = (self.names,) * tasks
+        return mb.Episode(x, y, x, y, class_names=names)
 
 
 def test_a_confusion_reads_from_the_class_to_what_it_was_taken_for():
@@ -131,8 +120,7 @@ def test_of_many_classes_few_pairs_are_kept():
                 tuple(f"class {3 * (start + t) + j:05}" for j in range(3))
                 for t in range(tasks)
             )
-            object.__setattr__(episode, "class_names", names)
-            return episode
+            return replace(episode, class_names=names)
 
     score = mb.evaluate(OneIsSeven(), Wide(), episodes=4000, batch=500)
     assert len(score.answers) == 3 * 4000
@@ -168,7 +156,7 @@ def test_episodes_of_which_some_are_nameless_are_not_counted_in_part(named):
     class Half:
         def sample(self, tasks, start=0):
             if start == 8:
-                return mb.FewShotTasks.sample(named, tasks, start)
+                return replace(named.sample(tasks, start), class_names=None)
             return named.sample(tasks, start)
 
     learner = mb.ProtoNet(mb.Conv4(width=4))
