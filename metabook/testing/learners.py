@@ -13,31 +13,44 @@ from metabook.data.glyphs import glyphs
 from metabook.learner.protocol import Learner
 from metabook.tasks.episode import Episode
 from metabook.tasks.few_shot import FewShotTasks
-from metabook.testing import clauses
 from metabook.testing.asking import NotANumber
+from metabook.testing.clauses import (
+    check_that_a_foreign_label_raises,
+    check_that_adapting_answers_alike,
+    check_that_it_repeats_itself,
+    check_that_its_loss_has_a_gradient,
+    check_that_labels_are_names,
+    check_that_labels_matter,
+    check_that_tasks_do_not_see_each_other,
+    check_the_order_of_the_queries,
+    check_the_order_of_the_support_set,
+    check_the_shape,
+    check_what_a_call_leaves_behind,
+    check_what_it_says_of_the_other_queries,
+)
 from metabook.training.evaluate import as_found, placed
 
 __all__ = ["check_learner"]
 
 Clause: TypeAlias = Callable[[Learner, Episode], None]
 OF_REGRESSION: list[Clause] = [
-    clauses.check_what_a_call_leaves_behind,
-    clauses.check_that_it_repeats_itself,
-    clauses.check_that_tasks_do_not_see_each_other,
-    clauses.check_the_order_of_the_support_set,
-    clauses.check_the_order_of_the_queries,
-    clauses.check_what_it_says_of_the_other_queries,
-    clauses.check_that_its_loss_has_a_gradient,
-    clauses.check_that_adapting_answers_alike,
+    check_what_a_call_leaves_behind,
+    check_that_it_repeats_itself,
+    check_that_tasks_do_not_see_each_other,
+    check_the_order_of_the_support_set,
+    check_the_order_of_the_queries,
+    check_what_it_says_of_the_other_queries,
+    check_that_its_loss_has_a_gradient,
+    check_that_adapting_answers_alike,
 ]
 OF_CLASSIFICATION: list[Clause] = [
-    clauses.check_what_a_call_leaves_behind,
-    clauses.check_the_shape,
-    clauses.check_that_it_repeats_itself,
-    clauses.check_that_labels_matter,
-    clauses.check_that_labels_are_names,
+    check_what_a_call_leaves_behind,
+    check_the_shape,
+    check_that_it_repeats_itself,
+    check_that_labels_matter,
+    check_that_labels_are_names,
     *OF_REGRESSION[2:],
-    clauses.check_that_a_foreign_label_raises,
+    check_that_a_foreign_label_raises,
 ]
 
 
