@@ -64,4 +64,4 @@ def glyph_table() -> Table:
         for name, column in columns.items()
         if not name.startswith(("valid", "test"))
     }
-    return Table(glyph_space(), valid, columns["test"], costs)
+    return Table(glyph_space(), valid, columns["test"], costs=costs)
