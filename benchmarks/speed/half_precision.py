@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 import metabook as mb
-from metabook.training.evaluate import Comparison
+from metabook.training.scores import Comparison
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 import command
