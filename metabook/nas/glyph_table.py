@@ -44,7 +44,7 @@ def glyph_table() -> Table:
     Returns
     -------
     Table
-        Made by ``python benchmarks/glyph_table.py``, from trainings by
+        Made by ``python benchmarks/sections/glyph_table.py``, from trainings by
         `metabook.nas.candidates.TrainAndScore`.
 
     Examples
