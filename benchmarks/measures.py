@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import metabook as mb
-from metabook.training.evaluate import half_width
+from metabook.training.scores import half_width
 
 
 def percent(score: mb.Score, digits: int = 2) -> dict[str, float]:
@@ -46,16 +46,12 @@ def embedded(
     """The score at each number of shots, on the tasks that the settings of the
     test name: queries a class, episodes and seed.
     """
-    scores = mb.evaluate_embedded(
-        learner,
-        images,
-        ways=[way],
-        shots=shots,
-        query=test["query"],
-        episodes=test["episodes"],
-        seed=test["seed"],
-    )
-    return {str(shot): scores[way, shot] for shot in shots}
+    query, seed = test["query"], test["seed"]
+    tasks = {
+        str(shot): mb.FewShotTasks(images, way, shot, query, seed=seed)
+        for shot in shots
+    }
+    return mb.evaluate_embedded(learner, tasks, test["episodes"])
 
 
 def timed(make: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 meta-learning.
 """
 
-from metabook import nas
+from metabook import nas, testing
+from metabook.data.dataset import from_dataset
 from metabook.data.digits import digits
-from metabook.data.folder import image_folder, load_image
+from metabook.data.folder import image_folder
 from metabook.data.glyphs import glyphs
 from metabook.data.images import LabelledImages
 from metabook.data.omniglot import omniglot
+from metabook.data.picture import load_image
 from metabook.learner.embedding import EmbeddingLearner
 from metabook.learner.labels import label_columns
 from metabook.learner.protocol import Learner, Predictor
@@ -33,16 +35,13 @@ from metabook.optimization.relatives import ANIL, JointTraining, MetaSGD
 from metabook.optimization.reptile import Reptile
 from metabook.tasks.episode import Episode
 from metabook.tasks.few_shot import FewShotTasks
+from metabook.tasks.loading import episode_loader
+from metabook.tasks.protocol import Tasks
 from metabook.tasks.sinusoids import Sinusoids
 from metabook.tasks.varied import VariedTasks
 from metabook.training.embedded import evaluate_embedded
-from metabook.training.evaluate import (
-    Comparison,
-    Score,
-    compare,
-    evaluate,
-    evaluate_steps,
-)
+from metabook.training.evaluate import compare, evaluate, evaluate_steps
+from metabook.training.scores import Comparison, Score
 from metabook.training.train import History, train
 
 __version__ = "0.1.0.dev0"
@@ -75,13 +74,16 @@ __all__ = [
     "Score",
     "Sinusoids",
     "SupportNorm",
+    "Tasks",
     "VariedTasks",
     "compare",
     "compute_prototypes",
     "digits",
+    "episode_loader",
     "evaluate",
     "evaluate_embedded",
     "evaluate_steps",
+    "from_dataset",
     "glyphs",
     "image_folder",
     "label_columns",
@@ -91,5 +93,6 @@ __all__ = [
     "nas",
     "omniglot",
     "save",
+    "testing",
     "train",
 ]

@@ -40,14 +40,7 @@ class Evaluation:
         few = self.peer_episodes
 
         def embedded_once() -> object:
-            return mb.evaluate_embedded(
-                learner,
-                images,
-                ways=[5],
-                shots=[1],
-                query=15,
-                episodes=self.episodes,
-            )
+            return mb.evaluate_embedded(learner, tasks, self.episodes)
 
         def easyfsl() -> tuple[Numbers, timing.Step]:
             plain = plain_embedding()

@@ -12,7 +12,7 @@ from metabook.data.images import LabelledImages
 __all__ = ["digits"]
 
 
-def digits(size: int = 28) -> LabelledImages:
+def digits(*, size: int = 28) -> LabelledImages:
     """Load scikit-learn's 1,797 digits of 8 x 8 pixels, enlarged.
 
     Parameters

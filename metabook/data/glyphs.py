@@ -14,7 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metabook.data.images import LabelledImages
-from metabook.data.random import random_bits, random_normal, random_uniform
+from metabook.data.random import (
+    check_seed,
+    random_bits,
+    random_normal,
+    random_uniform,
+)
 
 __all__ = ["glyphs"]
 
@@ -36,7 +41,7 @@ class _Classes:
 
 
 def glyphs(
-    classes: int = 1000, examples: int = 20, size: int = 28, seed: int = 0
+    classes: int = 1000, *, examples: int = 20, size: int = 28, seed: int = 0
 ) -> LabelledImages:
     """Draw a data set of procedural handwriting.
 
@@ -54,6 +59,11 @@ def glyphs(
     LabelledImages
         uint8, (classes * examples, 1, size, size).
 
+    Raises
+    ------
+    ValueError
+        If a number is too small, or the seed is no integer from 0.
+
     Examples
     --------
     >>> glyphs(classes=3, examples=2, seed=0)
@@ -66,6 +76,7 @@ def glyphs(
     ):
         if value < least:
             raise ValueError(f"{name} is {value}; it must be at least {least}")
+    check_seed(seed)
     blocks = []
     for first in range(0, classes, BLOCK):
         seeds = random_bits(seed, np.arange(first, min(first + BLOCK, classes)))
@@ -75,12 +86,12 @@ def glyphs(
     return LabelledImages(
         np.concatenate(blocks),
         labels,
-        [f"glyph {seed}-{c}" for c in range(classes)],
+        names=[f"glyph {seed}-{c}" for c in range(classes)],
     )
 
 
 def _skeletons(seeds: NDArray[np.uint64]) -> _Classes:
-    """Invent a character a seed: walks that keep turning the same way."""
+    """Invent a character for each seed: walks that keep turning one way."""
     b = len(seeds)
     strokes = 1 + np.searchsorted(
         np.cumsum(STROKE_SHARES)[:-1], random_uniform(seeds, 0)

@@ -79,7 +79,7 @@ T = TypeVar("T")
 
 
 def omniglot(
-    rotations: bool = True, size: int = 28, resize: str = "nearest"
+    *, rotations: bool = True, size: int = 28, resize: str = "nearest"
 ) -> LabelledImages:
     """Load Omniglot with the split of Vinyals et al.
 
@@ -164,9 +164,9 @@ def omniglot(
     return LabelledImages(
         images.reshape(-1, size, size),
         np.repeat(np.arange(classes), images.shape[2]),
-        [f"{name}/rot{90 * k:03d}" for name in characters for k in turns],
-        np.repeat(np.arange(len(characters)), len(turns)),
-        [part_of[name] for name in characters for _ in turns],
+        names=[f"{name}/rot{90 * k:03d}" for name in characters for k in turns],
+        groups=np.repeat(np.arange(len(characters)), len(turns)),
+        partition=[part_of[name] for name in characters for _ in turns],
     )
 
 
@@ -235,7 +235,7 @@ def _members(archive: bytes, part: str) -> dict[str, bytes]:
 
 
 def _lines(text: bytes, part: str) -> list[str]:
-    """The classes in a list of the split, once the digest is the known one."""
+    """The classes in a list of the split, once its digest is the known one."""
     count, digest = _LISTS[part]
     lines = sorted(text.decode("utf8", "replace").split())
     whole = "".join(f"{line}\n" for line in lines).encode()

@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-__all__ = ["random_bits", "random_choice", "random_normal", "random_uniform"]
+__all__ = [
+    "check_seed",
+    "random_bits",
+    "random_choice",
+    "random_normal",
+    "random_uniform",
+]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 # arrays of no dimension: a NumPy scalar would be made into one at every use,
@@ -25,6 +31,26 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     x = (x ^ (x >> _30)) * _M1
     x = (x ^ (x >> _27)) * _M2
     return x ^ (x >> _31)
+
+
+def check_seed(seed: int) -> int:
+    """Return a seed as it is, or refuse what the hash would silently round.
+
+    Raises
+    ------
+    ValueError
+        If it is no integer from 0 to 2**64 - 1.
+
+    Examples
+    --------
+    >>> check_seed(7)
+    7
+    """
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+        raise ValueError(
+            f"seed is {seed!r}; it must be an integer from 0 to 2**64 - 1"
+        )
+    return int(seed)
 
 
 def random_bits(seed: ArrayLike, *counters: ArrayLike) -> NDArray[np.uint64]:

@@ -142,7 +142,8 @@ class EmbeddingLearner(Learner):
         """What the network makes of examples (T, B, ...): (T, B, ...)."""
         if self.training and self.embedding_dtype is not None:
             with torch.autocast(x.device.type, self.embedding_dtype):
-                return torch.stack([*map(self._embedded, x)]).to(x.dtype)
+                z = torch.stack([*map(self._embedded, x)])
+            return z.to(torch.promote_types(z.dtype, torch.float32))
         if self.transductive or self.training:
             return torch.stack([*map(self._embedded, x)])
         examples = x.flatten(0, 1)

@@ -187,10 +187,10 @@ def check_dtype(name: str, x: Tensor, weight: Tensor) -> None:
     ):
         raise ValueError(
             f"{name} is {x.dtype} but the weights are {weight.dtype}: use"
-            f" {name}.to({weight.dtype})"
+            f" {name}.to({weight.dtype}), or data of that type from the start"
         )
-    if not x.is_floating_point():
+    if x.dtype == torch.uint8:  # other integers are the model's, as tokens
         raise ValueError(
-            f"{name} is {x.dtype}; networks take floating inputs:"
-            f" {name}.float(), images divided by 255"
+            f"{name} is {x.dtype}; images are floats in [0, 1]:"
+            f" {name}.float() / 255"
         )

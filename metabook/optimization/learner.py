@@ -9,7 +9,6 @@ computing many tasks to `metabook.optimization.execution`. Taught in sections
 
 import math
 from collections import deque
-from contextlib import nullcontext
 from typing import TypeVar, cast
 
 import torch
@@ -299,14 +298,13 @@ class InnerLoopLearner(Method):
         self, fast: Weights, x: Tensor, y: Tensor, way: int | None
     ) -> Tensor:
         """The losses with these weights, summed over the tasks."""
-        lower = self.query_dtype
-        with (
-            nullcontext()
-            if lower is None
-            else torch.autocast(x.device.type, lower)
-        ):
+        if self.query_dtype is None:
+            return self.summed(self.predictions(fast, x), y, way)
+        with torch.autocast(x.device.type, self.query_dtype):
             predictions = self.predictions(fast, x)
-        return self.summed(predictions.to(x.dtype), y, way)
+        # the loss is taken in full precision
+        full = torch.promote_types(predictions.dtype, torch.float32)
+        return self.summed(predictions.to(full), y, way)
 
     def summed(
         self, predictions: Tensor, targets: Tensor, way: int | None

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import torch
 
-from metabook.data.random import random_bits, random_uniform
+from metabook.data.random import check_seed, random_bits, random_uniform
 from metabook.tasks.episode import Episode
 
 __all__ = ["Sinusoids"]
@@ -29,6 +29,11 @@ class Sinusoids:
         Points a task in the support and in the query set.
     seed : int
 
+    Raises
+    ------
+    ValueError
+        If there is no point, or the seed is no integer from 0.
+
     References
     ----------
     Finn, Abbeel & Levine, *Model-Agnostic Meta-Learning*, 2017,
@@ -40,12 +45,14 @@ class Sinusoids:
     Episode(3 tasks, support 10 x (1,), query 20 x (1,))
     """
 
-    def __init__(self, shot: int = 10, query: int = 10, seed: int = 0) -> None:
+    def __init__(
+        self, shot: int = 10, query: int = 10, *, seed: int = 0
+    ) -> None:
         if shot < 1 or query < 1:
             raise ValueError(
                 f"shot is {shot} and query is {query}; both must be at least 1"
             )
-        self.shot, self.query, self.seed = shot, query, seed
+        self.shot, self.query, self.seed = shot, query, check_seed(seed)
 
     def __repr__(self) -> str:
         return (

@@ -7,10 +7,17 @@ Taught in section 2.1 of the book.
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from metabook.data.images import LabelledImages
-from metabook.data.random import random_bits, random_choice, random_uniform
+from metabook.data.random import (
+    check_seed,
+    random_bits,
+    random_choice,
+    random_uniform,
+)
 from metabook.tasks.episode import Episode
+from metabook.tasks.transform import Transform, transformed
 
 __all__ = ["VariedTasks"]
 
@@ -35,12 +42,15 @@ class VariedTasks:
     query : int
         Query examples a class.
     seed : int
+    transform : callable, optional
+        As for `FewShotTasks`.
 
     Raises
     ------
     ValueError
-        If there are fewer classes than the largest way, or a class has too few
-        examples for the smallest shot.
+        If there are fewer classes than the largest way, a class has too few
+        examples for the smallest shot (``images.at_least`` leaves such classes
+        out), or the seed is no integer from 0.
 
     References
     ----------
@@ -72,7 +82,9 @@ class VariedTasks:
         way: int | tuple[int, int] = (5, 20),
         shot: int | tuple[int, int] = (1, 10),
         query: int = 5,
+        *,
         seed: int = 0,
+        transform: Transform | None = None,
     ) -> None:
         self.way, self.shot = _range("way", way), _range("shot", shot)
         if query < 1:
@@ -83,13 +95,16 @@ class VariedTasks:
                 f" images have {len(images.names)}"
             )
         smallest = int(np.argmin(images.counts))
-        if images.counts[smallest] < self.shot[0] + query:
+        needed = self.shot[0] + query
+        if images.counts[smallest] < needed:
             raise ValueError(
                 f"class {images.names[smallest]!r} has"
                 f" {images.counts[smallest]} examples; {self.shot[0]}-shot with"
-                f" {query} queries needs {self.shot[0] + query}"
+                f" {query} queries needs {needed}: images.at_least({needed})"
+                " leaves such classes out"
             )
-        self.images, self.query, self.seed = images, query, seed
+        self.images, self.query = images, query
+        self.seed, self.transform = check_seed(seed), transform
 
     def __repr__(self) -> str:
         (a, b), (c, d) = self.way, self.shot
@@ -125,13 +140,22 @@ class VariedTasks:
             support.append(rows[:shot])
             query.append(rows[shot:])
 
-        def part(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        def part(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
             labels = torch.cat(
                 [torch.full((len(r),), column) for column, r in enumerate(rows)]
             )
             return self.images.pixels(torch.cat(rows))[None], labels[None]
 
-        return Episode(*part(support), *part(query))
+        support_x, support_y = part(support)
+        query_x, query_y = part(query)
+        if self.transform is not None:
+            support_x, query_x = transformed(
+                self.transform, support_x, query_x, self.seed, i
+            )
+        names = tuple(self.images.names[c] for c in classes)
+        return Episode(
+            support_x, support_y, query_x, query_y, class_names=(names,)
+        )
 
 
 def _range(name: str, value: int | tuple[int, int]) -> tuple[int, int]:

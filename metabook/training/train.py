@@ -24,7 +24,9 @@ from tqdm import tqdm
 from metabook.data.files import load_state, save_state, write_whole
 from metabook.learner.protocol import Learner
 from metabook.tasks.episode import Episode, as_episodes
-from metabook.training.evaluate import Score, Tasks, device_of, evaluate
+from metabook.tasks.protocol import Tasks
+from metabook.training.evaluate import device_of, evaluate
+from metabook.training.scores import Score
 
 __all__ = ["History", "train"]
 
@@ -225,7 +227,9 @@ def train(
                 if valid is not None and (
                     done % valid_every == 0 or done == iterations
                 ):
-                    run.validated(evaluate(learner, valid, valid_episodes))
+                    run.validated(
+                        evaluate(learner, valid, valid_episodes, progress=False)
+                    )
                     bar.set_postfix_str(
                         f"valid {history.validations[-1][1]:.4f}"
                     )

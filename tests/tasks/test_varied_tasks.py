@@ -53,7 +53,7 @@ def test_ways_and_shots_cover_their_ranges_evenly():
         assert chisquare(np.bincount(values)[ends[0] :]).pvalue > 1e-3
 
 
-def test_a_task_has_distinct_classes_and_its_two_sets_share_no_example():
+def test_a_task_has_distinct_classes_and_no_example_twice():
     for episode in mb.VariedTasks(
         numbered_images(), way=(2, 9), shot=(1, 5), query=3, seed=1
     ).sample(200):
@@ -238,7 +238,9 @@ def test_every_learner_is_scored_alike_on_a_list_and_on_the_batch(name, tasks):
 
 
 @pytest.mark.parametrize("name", [*LEARNERS, *BASELINES])
-def test_every_learner_that_can_learns_on_tasks_of_unequal_size(name, images):
+def test_every_learner_that_can_learns_and_is_scored_on_unequal_tasks(
+    name, images
+):
     fixed = name in NEEDS_A_WAY
     tasks = mb.VariedTasks(
         images, way=5 if fixed else (3, 8), shot=(1, 4), query=2, seed=0
@@ -290,7 +292,7 @@ def test_a_head_of_fixed_width_refuses_another_way_by_name(images):
             run(learner, tasks, episodes=2)
 
 
-def test_a_resumed_run_ends_with_the_same_bits_and_refuses_other_ranges(
+def test_a_resumed_run_ends_with_the_same_bits_and_other_ranges_are_refused(
     images, tmp_path
 ):
     def fresh():
