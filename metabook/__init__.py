@@ -39,7 +39,8 @@ from metabook.training.evaluate import (
     evaluate,
     evaluate_steps,
 )
-from metabook.training.train import History, train
+from metabook.training.history import History
+from metabook.training.train import train
 
 __version__ = "0.1.0.dev0"
 

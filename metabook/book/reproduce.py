@@ -203,7 +203,7 @@ def reproduce(
         FewShotTasks(seen, todo.way, todo.shot, todo.query, seed=seed),
         iterations,
         todo.tasks_per_batch,
-        todo.lr,
+        lr=todo.lr,
         schedule="cosine",
         checkpoint=folder,
     )

@@ -5,12 +5,14 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from metabook.data.random import random_bits
+from metabook.data.settings import described
 
 __all__ = ["LabelledImages"]
 
@@ -119,6 +121,15 @@ class LabelledImages:
             f"LabelledImages({len(self.names)} classes, {len(self)} images of"
             f" {size})"
         )
+
+    def settings(self) -> dict[str, Any]:
+        """What tells these images from others: pixels and class sizes, not
+        names.
+        """
+        return {
+            "images": described(self.images),
+            "counts": described(self.counts),
+        }
 
     def pixels(self, rows: Tensor) -> Tensor:
         """The images at ``rows`` (any shape) as float32 in [0, 1], of shape

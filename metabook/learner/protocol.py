@@ -10,11 +10,14 @@ the book.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from metabook.data.settings import module_settings
 from metabook.learner.labels import label_columns, query_targets
 from metabook.models.norms import SupportNorm
 from metabook.tasks.episode import Episode
@@ -22,6 +25,9 @@ from metabook.tasks.episode import Episode
 __all__ = ["Learner", "LossFn"]
 
 LossFn = Callable[[Tensor, Tensor], Tensor]
+
+# attributes that say how something is computed, and not what
+EXECUTION = frozenset({"execution", "programs", "threads", "vectorized"})
 
 
 class Learner(nn.Module, ABC):
@@ -152,11 +158,45 @@ class Learner(nn.Module, ABC):
             )
         return loss
 
+    def settings(self) -> dict[str, Any]:
+        """What tells this learner from another one, apart from its weights:
+        loss, model, and all public attributes. A run in a folder is known by
+        it.
+
+        A subclass overrides it where an argument of its constructor is not kept
+        as an attribute, or where an attribute does not change the result.
+
+        Examples
+        --------
+        >>> import metabook as mb
+        >>> settings = mb.FineTuning(nn.Flatten(), steps=20).settings()
+        >>> settings["steps"], settings["loss_fn"]
+        (20, 'torch.nn.functional.cross_entropy')
+        """
+        return module_settings(self, EXECUTION, name="the learner")
+
+    def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Warn of an optimiser that does not do what the method's authors mean.
+        `metabook.train` calls this once; here, any will do.
+        """
+        return
+
     def backward(self, episode: Episode) -> float:
         """Add the outer gradient to the parameters' ``.grad`` and return the
         loss. `metabook.train` calls this.
+
+        Raises
+        ------
+        ValueError
+            If the loss does not depend on any parameter.
         """
         loss = self.loss(episode)
+        if not loss.requires_grad:
+            raise ValueError(
+                f"{type(self).__name__} learns nothing across tasks: its loss"
+                " has no gradient. Use it without training: evaluate(learner,"
+                " tasks)"
+            )
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 

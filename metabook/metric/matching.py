@@ -11,6 +11,8 @@ before it compares; this one compares before it averages. With one example a
 class both compare with that. Taught in section 3.3 of the book.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,7 +58,14 @@ class MatchingNet(EmbeddingLearner):
         embedding_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(embedding, embedding_dtype=embedding_dtype)
+        self._scale = scale
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
+
+    def settings(self) -> dict[str, Any]:
+        """What tells this learner from another one; of the scale, where it
+        began.
+        """
+        return super().settings() | {"scale": self._scale}
 
     def score(
         self, support_z: Tensor, support_y: Tensor, query_z: Tensor

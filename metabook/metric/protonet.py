@@ -9,6 +9,8 @@ https://arxiv.org/abs/1703.05175. Taught in sections 3.3, 4.2 and 5.2 of the
 book.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -116,6 +118,7 @@ class ProtoNet(EmbeddingLearner):
                 f"temperature is {temperature}; it must be positive"
             )
         self.distance = distance_by_name(distance)
+        self._temperature = temperature
         log_temperature = torch.tensor(
             temperature
         ).log()  # what is learned, so that the temperature stays positive
@@ -132,6 +135,15 @@ class ProtoNet(EmbeddingLearner):
             f"distance={getattr(self.distance, '__name__', self.distance)}"
         )
         return ", ".join(filter(None, [distance, super().extra_repr()]))
+
+    def settings(self) -> dict[str, Any]:
+        """What tells this learner from another one; of a learned temperature,
+        where it began.
+        """
+        return super().settings() | {
+            "temperature": self._temperature,
+            "learn_temperature": isinstance(self.log_temperature, nn.Parameter),
+        }
 
     def score(
         self, support_z: Tensor, support_y: Tensor, query_z: Tensor

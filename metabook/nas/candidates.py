@@ -103,7 +103,7 @@ class TrainAndScore:
                 self.tasks,
                 self.iterations,
                 self.tasks_per_batch,
-                self.lr,
+                lr=self.lr,
                 schedule="cosine",
                 progress=False,
             )

@@ -3,11 +3,14 @@
 section 2.1 of the book.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from metabook.data.images import LabelledImages
 from metabook.data.random import random_bits, random_choice
+from metabook.data.settings import described
 from metabook.tasks.episode import Episode
 
 __all__ = ["FewShotTasks"]
@@ -93,6 +96,16 @@ class FewShotTasks:
             f"FewShotTasks({self.way}-way, {self.shot}-shot, {self.query}"
             f" queries, seed {self.seed}, {self.images})"
         )
+
+    def settings(self) -> dict[str, Any]:
+        """What tells these tasks from others."""
+        return {
+            "images": described(self.images),
+            "way": self.way,
+            "shot": self.shot,
+            "query": self.query,
+            "seed": self.seed,
+        }
 
     def sample(self, tasks: int, start: int = 0) -> Episode:
         """Draw tasks ``start`` to ``start + tasks - 1``.

@@ -12,14 +12,15 @@ and calling it does both. Taught in section 3.3 of the book.
 import copy
 import itertools
 from collections.abc import Sequence
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from tqdm import tqdm
 
 from metabook.data.images import LabelledImages
+from metabook.data.progress import progress_bar
+from metabook.data.settings import described
 from metabook.learner.protocol import Learner
 from metabook.tasks.episode import Episode
 from metabook.tasks.few_shot import FewShotTasks
@@ -193,14 +194,18 @@ class EmbeddedImages(LabelledImages):
             self.vectors = torch.cat(
                 [
                     embed(images.pixels(rows).to(device, dtype)[None])[0]
-                    for rows in tqdm(
-                        parts,
-                        desc="embed",
-                        disable=None if progress else True,
-                        leave=False,
+                    for rows in progress_bar(
+                        parts, desc="embed", show=progress, leave=False
                     )
                 ]
             )
+
+    def settings(self) -> dict[str, Any]:
+        """What tells these vectors from others."""
+        return {
+            "vectors": described(self.vectors),
+            "counts": described(self.counts),
+        }
 
     def pixels(self, rows: Tensor) -> Tensor:
         """The vectors at ``rows`` (any shape), of shape ``rows.shape + (D,)``."""

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from metabook.data.progress import progress_bar
 from metabook.learner.labels import query_targets
 from metabook.learner.protocol import Learner
 from metabook.tasks.episode import Episode, as_episodes
@@ -418,8 +418,8 @@ def _drawn(
 ) -> Iterator[tuple[int, Episode]]:
     """Episodes in turn, each with the number of its first task."""
     steps = range(start, start + episodes, batch)
-    for first in tqdm(
-        steps, desc="evaluate", disable=None if progress else True, leave=False
+    for first in progress_bar(
+        steps, desc="evaluate", show=progress, leave=False
     ):
         for i, episode in enumerate(
             as_episodes(
