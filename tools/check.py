@@ -37,7 +37,8 @@ def main() -> None:
         result = subprocess.run(
             list(map(str, command)),
             cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ
+            | {"OMP_NUM_THREADS": "1", "METABOOK_PROGRESS": "0"},
         )
         if result.returncode:
             sys.exit(result.returncode)

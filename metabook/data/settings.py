@@ -85,11 +85,12 @@ def settings(
     {'class': 'torch.nn.modules.dropout.Dropout', 'p': 0.2, 'inplace': False}
     """
     own = getattr(value, "settings", None)
-    found = (
-        own()
-        if callable(own)
-        else module_settings(value, name=name, outer=outer)
-    )
+    if callable(own):
+        found = own()
+    elif isinstance(value, nn.Module):
+        found = module_settings(value, name=name, outer=outer)
+    else:
+        raise _unknown(value, name)
     if not isinstance(found, dict):
         raise TypeError(
             f"settings() of {name} returned a {type(found).__name__}; it"
@@ -155,6 +156,9 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
     if before == now:
         return []
     if isinstance(before, dict) and isinstance(now, dict):
+        kinds = before.get("class"), now.get("class")
+        if kinds[0] != kinds[1]:  # the rest is another one's
+            return [f"{name} (was a {kinds[0]}, is a {kinds[1]})"]
         keys = list(before | now)
         if _of_torch(before.get("class")):
             common = {"modules", *before} & {"modules", *now}
@@ -194,7 +198,11 @@ def _described(value: Any, name: str, inside: _Outer) -> Any:
         return known
     if callable(getattr(value, "__wrapped__", None)):  # as functools.cache does
         return described(value.__wrapped__, name, inside)
-    raise TypeError(
+    raise _unknown(value, name)
+
+
+def _unknown(value: object, name: str) -> TypeError:
+    return TypeError(
         f"{name} is a {type(value).__name__}: what makes two of them equal"
         " cannot be seen. Give it a method settings() that returns a dict of"
         " numbers and strings (a function can have one as its attribute), or"

@@ -22,11 +22,12 @@ from metabook.nas import candidates, proxies, supernet
 from metabook.nas.evolution import RegularizedEvolution
 from metabook.nas.glyph_table import glyph_space, glyph_table
 from metabook.nas.local_search import LocalSearch
-from metabook.nas.loop import SearchResult, Strategy, Trial, search
+from metabook.nas.loop import Strategy, search
 from metabook.nas.random_search import RandomSearch
 from metabook.nas.reinforce import Reinforce
 from metabook.nas.space import Architecture, SearchSpace
 from metabook.nas.tables import Table, load_nasbench201
+from metabook.nas.trials import SearchResult, Trial
 
 __all__ = [
     "Architecture",

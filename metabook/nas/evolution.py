@@ -66,6 +66,7 @@ class RegularizedEvolution:
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         self.space, self.size, self.sample = space, population, sample
+        self.seed = seed
         self.rng = Random(seed)
         self.population: list[tuple[float, Architecture]] = []
         self.parent: Architecture | None = None
@@ -76,6 +77,14 @@ class RegularizedEvolution:
             f"RegularizedEvolution(population={self.size},"
             f" sample={self.sample})"
         )
+
+    def settings(self) -> dict[str, Any]:
+        """What tells this strategy from another."""
+        return {
+            "population": self.size,
+            "sample": self.sample,
+            "seed": self.seed,
+        }
 
     def ask(self) -> Architecture:
         """Propose a random architecture at first, then a mutation of a

@@ -50,7 +50,7 @@ class LocalSearch:
     """
 
     def __init__(self, space: SearchSpace, seed: int = 0) -> None:
-        self.space = space
+        self.space, self.seed = space, seed
         self.rng = Random(seed)
         self.centre: tuple[float, Architecture | None] = (-math.inf, None)
         self.untried: list[
@@ -66,6 +66,10 @@ class LocalSearch:
 
     def __repr__(self) -> str:
         return "LocalSearch()"
+
+    def settings(self) -> dict[str, Any]:
+        """What tells this strategy from another."""
+        return {"seed": self.seed}
 
     def ask(self) -> Architecture:
         """Propose a neighbour that was not tried yet, or a new start if there

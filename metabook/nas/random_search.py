@@ -3,8 +3,9 @@
 write your own.
 
 A strategy proposes architectures and is told their scores. It has five names:
-`space`, `ask`, `tell`, `state_dict` and `load_state_dict`;
-`metabook.testing.check_strategy` tests whether they do what `search` needs.
+`space`, `ask`, `tell`, `state_dict` and `load_state_dict`, and to be kept in a
+folder a sixth, `settings`; `metabook.testing.check_strategy` tests whether they
+do what `search` needs.
 
 Li & Talwalkar, *Random Search and Reproducibility for Neural Architecture
 Search*, 2019, https://arxiv.org/abs/1902.07638. Taught in section 3.2 of the
@@ -41,11 +42,17 @@ class RandomSearch:
     """
 
     def __init__(self, space: SearchSpace, seed: int = 0) -> None:
-        self.space = space
+        self.space, self.seed = space, seed
         self.rng = Random(seed)
 
     def __repr__(self) -> str:
         return "RandomSearch()"
+
+    def settings(self) -> dict[str, Any]:
+        """What tells this strategy from another: a search that is kept in a
+        folder is known by it.
+        """
+        return {"seed": self.seed}
 
     def ask(self) -> Architecture:
         """Propose an architecture. May be called again before the last one's

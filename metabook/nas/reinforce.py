@@ -319,6 +319,7 @@ class Reinforce:
                 f"decay is {decay}; it must be at least 0 and below 1"
             )
         self.space, self.entropy, self.decay = space, entropy, decay
+        self.kind, self.hidden, self.seed = controller, hidden, seed
         self.rng = Random(seed)
         lstm = controller == "lstm"
         self.lr = (0.005 if lstm else 0.1) if lr is None else lr
@@ -334,15 +335,21 @@ class Reinforce:
         self.worst: float | None = None
 
     def __repr__(self) -> str:
-        kind = (
-            "lstm"
-            if isinstance(self.controller, LSTMController)
-            else "independent"
-        )
         return (
-            f"Reinforce({kind!r}, lr={self.lr}, entropy={self.entropy},"
+            f"Reinforce({self.kind!r}, lr={self.lr}, entropy={self.entropy},"
             f" decay={self.decay})"
         )
+
+    def settings(self) -> dict[str, Any]:
+        """What tells this strategy from another."""
+        return {
+            "controller": self.kind,
+            "hidden": self.hidden if self.kind == "lstm" else None,
+            "lr": self.lr,
+            "entropy": self.entropy,
+            "decay": self.decay,
+            "seed": self.seed,
+        }
 
     @torch.no_grad()
     def probabilities(self, prefix: Architecture = ()) -> dict[Choice, float]:

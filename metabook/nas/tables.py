@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import permutations, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from metabook.data.settings import described
 from metabook.nas.space import Architecture, SearchSpace
 
 __all__ = ["Table", "load_nasbench201"]
@@ -90,6 +92,18 @@ class Table:
         self._costs = {
             name: self._columns(f"costs[{name!r}]", of)[0]
             for name, of in (costs or {}).items()
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """What tells this table from others: space and accuracies."""
+        valid = {
+            budget: np.array(list(seeds.values()))
+            for budget, seeds in self._valid.items()
+        }
+        return {
+            "space": described(self.space),
+            "valid": described(valid),
+            "test": described(np.array(self._test)),
         }
 
     def _columns(self, name: str, values: ArrayLike) -> list[list[float]]:
@@ -265,6 +279,10 @@ class _Cells:
         ends = [edge.split("<-") for edge in edges]
         self.edges = [(int(to), int(source)) for to, source in ends]
         self.ops = ops
+
+    def settings(self) -> dict[str, Any]:
+        """What tells these cells from others."""
+        return {"edges": self.edges, "ops": self.ops}
 
     def canonical(self, arch: Architecture) -> Architecture:
         """The first cell that is the same network."""
