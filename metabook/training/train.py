@@ -330,7 +330,7 @@ def _check_finite(learner: Learner, loss: float, iteration: int) -> None:
             what = f"the gradient of {name} is not finite"
     if what:
         raise FloatingPointError(
-            f"{what} at iteration {iteration}; the weights are those of the"
+            f"{what} at iteration {iteration + 1}; the weights are those of the"
             " iteration before. A smaller step size, in the inner loop first,"
             " is the usual cure; look also for infinite or missing values in"
             " the data"

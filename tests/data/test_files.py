@@ -9,15 +9,17 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import types
 from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
 import torch
+from processes import Child
 
 from metabook.data import files, progress
-from metabook.data.lock import locked
+from metabook.data.lock import _mine, locked
 from metabook.data.progress import progress_bar
 
 STATE = {"a": torch.arange(20), "b": [1, 2.5, "three", (4, None)]}
@@ -143,49 +145,45 @@ def test_parts_of_killed_saves_are_removed_and_nothing_else(tmp_path):
 
 # --- locks ---
 
-HOLD = (
-    "import sys, time; from pathlib import Path;"
-    "from metabook.data.lock import locked\n"
-    "with locked(Path(sys.argv[1])):\n"
-    "    print('held', flush=True); {more}; time.sleep(60)"
-)
 
+def hold(folder, then=lambda: None):
+    """Hold the lock until killed."""
 
-def holder(folder, more="pass"):
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD.format(more=more), str(folder)],
-        stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": ":".join(filter(None, sys.path))},
-        text=True,
-    )
-    assert process.stdout.readline() == "held\n"
-    return process
+    def function(say):
+        with locked(folder):
+            say("held")
+            say(then())
+            time.sleep(60)
+
+    child = Child(function)
+    assert child.line() == "held"
+    return child
 
 
 def test_another_process_is_kept_out_and_told_by_whom(tmp_path):
-    process = holder(tmp_path)
-    try:
-        with (
-            pytest.raises(BlockingIOError, match=f"process {process.pid} on"),
-            locked(tmp_path),
-        ):
-            pass
-    finally:
-        process.kill()
-        process.wait()
+    with (
+        hold(tmp_path) as child,
+        pytest.raises(BlockingIOError, match=f"process {child.pid} on"),
+        locked(tmp_path),
+    ):
+        pass
     with locked(tmp_path):  # the lock of a dead process is none
         pass
 
 
 def test_workers_of_a_killed_process_do_not_keep_its_lock(tmp_path):
     """They were forked while it was held, and live on."""
-    fork = "import os; pid = os.fork(); print(pid or '', flush=True)"
-    process = holder(tmp_path, fork)
-    lines = [process.stdout.readline().strip() for _ in range(2)]
-    worker = int(max(lines))
+
+    def work():
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(60)
+            os._exit(0)
+        return pid
+
+    with hold(tmp_path, work) as child:
+        worker = int(child.line())
     try:
-        process.kill()
-        process.wait()
         os.kill(worker, 0)  # it is alive
         with locked(tmp_path):
             pass
@@ -194,21 +192,20 @@ def test_workers_of_a_killed_process_do_not_keep_its_lock(tmp_path):
 
 
 def test_the_same_program_is_kept_out_too_and_let_in_afterwards(tmp_path):
+    def intrude(say):
+        _mine.clear()  # what a program of its own would not know
+        with locked(tmp_path):
+            pass
+
     with locked(tmp_path):
         with (
             pytest.raises(BlockingIOError, match="another run in this program"),
             locked(tmp_path / ".." / tmp_path.name),
         ):
             pass
-        # the second attempt has not loosened the first one's lock
-        process = subprocess.run(
-            [sys.executable, "-c", HOLD.format(more="pass"), str(tmp_path)],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"PYTHONPATH": ":".join(filter(None, sys.path))},
-            timeout=60,
-        )
-        assert f"process {os.getpid()} on" in process.stderr
+        # the second attempt has not loosened the lock of the first
+        with Child(intrude) as child:
+            assert f"process {os.getpid()} on" in child.rest()[-1]
     with locked(tmp_path):
         pass
 
