@@ -180,8 +180,13 @@ def differences(before: Any, now: Any, name: str = "") -> list[str]:
                 for line in differences(before[i], now[i], f"{name}[{i}]")
             ]
         return [f"{name} (was {len(before)} values, is {len(now)})"]
-    show = [repr(value)[:60] for value in (before, now)]
-    return [f"{name} (was {show[0]}, is {show[1]})"]
+    return [f"{name} (was {_short(before)}, is {_short(now)})"]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"a {value['class']}" if "class" in value else "another"
+    return repr(value)
 
 
 def _class(kind: type) -> str:

@@ -22,6 +22,7 @@ from metabook.training.interrupts import CtrlC
 __all__ = ["Strategy", "search"]
 
 SAVE_EVERY = 1.0  # seconds between two checkpoints, at least
+SHARE = 0.05  # of the time that saving may take
 KEYS = {"strategy", "history", "pending", "evaluated", "seconds"}
 
 # a score, or what went wrong
@@ -333,9 +334,7 @@ class _Run:
             self.propose(arch)
 
     def save(self, folder: RunFolder) -> None:
-        """Save, and not again before twenty times as long: a table answers
-        faster than a disk.
-        """
+        """Save, and not again for a while: a table answers faster than a disk."""
         if folder.path is None:
             return
         before, history = time.monotonic(), self.result.history
@@ -344,4 +343,5 @@ class _Run:
             lambda first: (trial._asdict() for trial in history[first:]),
         )
         now = time.monotonic()
-        self.next_save = now + max(SAVE_EVERY, 20 * (now - before))
+        pause = (now - before) / SHARE
+        self.next_save = now + max(SAVE_EVERY, pause)

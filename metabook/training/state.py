@@ -3,6 +3,7 @@
 again.
 """
 
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -108,10 +109,10 @@ class TrainingState:
                     saved[key] = value
         self.optimizer.load_state_dict(state)
 
-    def begin(self, state: dict[str, Any] | None) -> None:
+    def begin(self, state: dict[str, Any] | None, best: Path) -> None:
         """Note the weights that the run begins with; or go on from a state, if
         the learner has the weights that the run had at its first, last or best
-        iteration.
+        iteration, which lie in the file ``best``.
 
         Raises
         ------
@@ -130,8 +131,8 @@ class TrainingState:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise ValueError(
                 f"the initial weights differ: {names[0]}{more}. Make the"
-                " learner after the same torch.manual_seed, or load the run's"
-                " weights first, learner.load_state_dict(torch.load(best.pt))"
+                " learner after the same torch.manual_seed, or give it the run's"
+                f" weights, learner.load_state_dict(torch.load({str(best)!r}))"
             )
         self.load_state_dict(state)
 

@@ -204,7 +204,7 @@ def train(
     ):
         if folder.path is not None:
             with folder.naming():
-                run.begin(state)
+                run.begin(state, folder.path / "best.pt")
         if len(history.losses) > iterations:
             raise ValueError(
                 f"{checkpoint} holds {len(history.losses)} iterations already,"
