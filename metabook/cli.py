@@ -152,7 +152,14 @@ def _check_out(out: Path, args: argparse.Namespace) -> None:
     full = experiment(args.name).iterations
     if out.is_dir():
         raise ValueError(f"{out} is a folder: name a file, --out {out}/x.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"the folder of {out} cannot be made ({error.strerror}): choose"
+            " another --out",
+        ) from error
     if not os.access(out if out.exists() else out.parent, os.W_OK):
         raise PermissionError(f"{out} cannot be written: choose another --out")
     if not out.exists():
