@@ -4,12 +4,17 @@ meta-learning.
 """
 
 from metabook import nas
+from metabook.data.dataset import from_dataset
 from metabook.data.digits import digits
-from metabook.data.folder import image_folder, load_image
+from metabook.data.folder import image_folder
 from metabook.data.glyphs import glyphs
 from metabook.data.images import LabelledImages
 from metabook.data.omniglot import omniglot
-from metabook.learner.protocol import Learner
+from metabook.data.picture import load_image
+from metabook.learner.embedding import EmbeddingLearner
+from metabook.learner.labels import label_columns
+from metabook.learner.protocol import Learner, Predictor
+from metabook.learner.saving import load, save
 from metabook.metric.baselines import (
     FineTuning,
     FullFineTuning,
@@ -21,6 +26,7 @@ from metabook.metric.protonet import ProtoNet, compute_prototypes
 from metabook.metric.relation import RelationNet
 from metabook.models.conv4 import Conv4
 from metabook.models.mlp import MLP
+from metabook.models.norms import SupportNorm
 from metabook.optimization.implicit import ImplicitMAML
 from metabook.optimization.inner_loop import maml_update
 from metabook.optimization.maml import MAML
@@ -29,6 +35,8 @@ from metabook.optimization.relatives import ANIL, JointTraining, MetaSGD
 from metabook.optimization.reptile import Reptile
 from metabook.tasks.episode import Episode
 from metabook.tasks.few_shot import FewShotTasks
+from metabook.tasks.loading import episode_loader
+from metabook.tasks.protocol import Tasks
 from metabook.tasks.sinusoids import Sinusoids
 from metabook.tasks.varied import VariedTasks
 from metabook.training.embedded import evaluate_embedded
@@ -50,6 +58,7 @@ __all__ = [
     "MLP",
     "Comparison",
     "Conv4",
+    "EmbeddingLearner",
     "Episode",
     "FewShotTasks",
     "FineTuning",
@@ -64,23 +73,31 @@ __all__ = [
     "MetaSGD",
     "NearestCentroid",
     "NearestNeighbour",
+    "Predictor",
     "ProtoNet",
     "RelationNet",
     "Reptile",
     "Score",
     "Sinusoids",
+    "SupportNorm",
+    "Tasks",
     "VariedTasks",
     "compare",
     "compute_prototypes",
     "digits",
+    "episode_loader",
     "evaluate",
     "evaluate_embedded",
     "evaluate_steps",
+    "from_dataset",
     "glyphs",
     "image_folder",
+    "label_columns",
+    "load",
     "load_image",
     "maml_update",
     "nas",
     "omniglot",
+    "save",
     "train",
 ]

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The command ``metabook``: so far ``metabook reproduce``, which lists and runs
-the experiments of the papers.
+"""The command ``metabook``.
+
+So far ``metabook reproduce``, which lists and runs the experiments of the
+papers.
 """
 
 import argparse
@@ -112,12 +114,11 @@ def _run(args: argparse.Namespace) -> int:
         episodes=args.episodes,
         runs=args.runs,
     )
-    options = [f"--iterations {args.iterations}"] * bool(args.iterations) + [
-        f"--episodes {args.episodes}"
-    ] * (args.episodes != 1000)
-    command = " ".join(
-        ["metabook reproduce", args.name, f"--seed {args.seed}", *options]
-    )
+    command = f"metabook reproduce {args.name} --seed {args.seed}"
+    if args.iterations:
+        command += f" --iterations {args.iterations}"
+    if args.episodes != 1000:
+        command += f" --episodes {args.episodes}"
     results.write(out, {"command": command, **result})
     training = result["training"]
     print(

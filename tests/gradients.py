@@ -79,10 +79,8 @@ class Quadratic(nn.Module):
         super().__init__()
         g = torch.Generator().manual_seed(0)
         m = torch.randn(4, 4, generator=g, dtype=torch.float64)
-        self.A, self.b = (
-            m @ m.T / 4 + torch.eye(4, dtype=torch.float64),
-            torch.randn(4, generator=g, dtype=torch.float64),
-        )
+        self.A = m @ m.T / 4 + torch.eye(4, dtype=torch.float64)
+        self.b = torch.randn(4, generator=g, dtype=torch.float64)
         self.theta = nn.Parameter(
             torch.randn(4, generator=g, dtype=torch.float64)
         )

@@ -15,10 +15,8 @@ class Recurrent(nn.Module):
 
     def __init__(self, out):
         super().__init__()
-        self.lstm, self.head = (
-            nn.LSTM(28, 6, batch_first=True),
-            nn.Linear(6, out),
-        )
+        self.lstm = nn.LSTM(28, 6, batch_first=True)
+        self.head = nn.Linear(6, out)
 
     def forward(self, x):
         return self.head(self.lstm(x[:, 0])[0][:, -1])
@@ -29,10 +27,8 @@ class Attentive(nn.Module):
 
     def __init__(self, out):
         super().__init__()
-        self.attention, self.head = (
-            nn.MultiheadAttention(28, 2, batch_first=True),
-            nn.Linear(28, out),
-        )
+        self.attention = nn.MultiheadAttention(28, 2, batch_first=True)
+        self.head = nn.Linear(28, out)
 
     def forward(self, x):
         lines = x[:, 0]

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Other processes, to be killed."""
 
+import itertools
+import math
 import os
 import signal
 import traceback
@@ -10,16 +12,24 @@ class Child:
     """A process that does one thing, ``function(say)``, and can be killed.
 
     What it says is read line by line; in the end it says "done", or what went
-    wrong. A fork, so that it begins at once.
+    wrong. After so many ``words`` it goes no further. A fork, so that it begins
+    at once.
     """
 
-    def __init__(self, function):
+    def __init__(self, function, words=math.inf):
         reader, writer = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(reader)
             try:
-                function(lambda word: os.write(writer, f"{word}\n".encode()))
+                count = itertools.count(1)
+
+                def say(word):
+                    os.write(writer, f"{word}\n".encode())
+                    if next(count) >= words:
+                        signal.pause()
+
+                function(say)
                 os.write(writer, b"done\n")
             except BaseException:
                 os.write(writer, traceback.format_exc().encode())

@@ -40,6 +40,11 @@ def floor_of(module):
     raise AssertionError(f"{module} has no floor: add it to FLOORS")
 
 
+def name_of(path):
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
 def imports_of(path):
     for node in ast.walk(ast.parse(path.read_text("utf8"))):
         if isinstance(node, ast.ImportFrom):
@@ -62,9 +67,7 @@ def imports_of(path):
     ids=lambda p: str(p.relative_to(PACKAGE)),
 )
 def test_nothing_imports_upward(path):
-    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(
-        ".__init__"
-    )
+    name = name_of(path)
     if name == "metabook":
         return
     height, room = floor_of(name)
@@ -86,9 +89,7 @@ def test_training_and_evaluation_know_no_family(path):
 def test_nothing_imports_in_a_circle():
     graph = {}
     for path in PACKAGE.rglob("*.py"):
-        name = ".".join(
-            path.relative_to(ROOT).with_suffix("").parts
-        ).removesuffix(".__init__")
+        name = name_of(path)
         graph[name] = set(imports_of(path)) - {name}
 
     def visit(name, above):
@@ -105,10 +106,8 @@ def test_every_public_name_is_documented(name):
     thing = getattr(mb, name)
     doc = inspect.getdoc(thing)
     assert doc, name
-    if name not in (
-        "Learner",
-        "History",
-    ):  # a base class and a record: nothing to show that a subclass does not
+    # a base class and a record: nothing to show that a subclass does not
+    if name not in ("Learner", "History"):
         assert "Examples" in doc, f"{name} has no example"
 
 
@@ -129,21 +128,29 @@ def test_import_costs_less_than_half_a_second_beyond_torch():
     assert min(float(run.stdout) for run in runs) < 0.5
 
 
+def test_only_what_is_declared_is_imported():
+    """A newcomer has the dependencies of pyproject.toml and nothing else."""
+    declared = {"torch", "numpy", "scipy", "matplotlib", "PIL", "tqdm"}
+    declared |= {"sklearn", "metabook"}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf8"))):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                modules = [node.module]
+            else:
+                continue
+            rooms = {module.split(".")[0] for module in modules}
+            undeclared = rooms - declared - sys.stdlib_module_names
+            assert not undeclared, f"{path.name}, line {node.lineno}"
+
+
 def test_dependencies_have_lower_bounds_only():
     tomllib = pytest.importorskip("tomllib")  # Python 3.11
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))[
-        "project"
-    ]
-    allowed = {
-        "torch",
-        "numpy",
-        "scipy",
-        "matplotlib",
-        "pillow",
-        "tqdm",
-        "scikit-learn",
-    }
-    for line in project["dependencies"]:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))
+    allowed = {"torch", "numpy", "scipy", "matplotlib", "pillow", "tqdm"}
+    allowed |= {"scikit-learn"}
+    for line in settings["project"]["dependencies"]:
         name, _, bound = line.partition(">=")
         assert name in allowed
         assert bound.replace(".", "").isdigit(), line
@@ -173,15 +180,12 @@ def test_a_committed_result_says_how_it_came_about(path):
     assert {"processor", "cores", "torch", "python", "date"} <= set(
         result["environment"]
     )
-    if (
-        "works" not in result
-        # of a benchmark of speed the seeds are fixed in the command, and rounds
-        # take their place
-    ):
+    # of a benchmark of speed the seeds are fixed in the command, and rounds
+    # take their place
+    if "works" not in result:
         assert "seed" in str(result)
-        assert (
-            "episodes" in str(result) or "evaluations" in result
-        )  # of learners, or of architectures
+        # of learners, or of architectures
+        assert "episodes" in str(result) or "evaluations" in result
 
 
 def test_the_timeline_is_one_file_for_both_languages():
@@ -190,20 +194,14 @@ def test_the_timeline_is_one_file_for_both_languages():
     assert years == sorted(years) and years[0] == 1987
     for entry in timeline.entries:
         assert set(entry) == {"year", "who", "what", "link", "en", "zh"}
-        assert entry["link"].startswith(("https://", "http://")) and entry[
-            "en"
-        ].endswith((".", "?"))
+        assert entry["link"].startswith(("https://", "http://"))
+        assert entry["en"].endswith((".", "?"))
         assert re.search(r"[一-鿿]", entry["zh"])
     html = timeline._repr_html_()
-    assert (
-        html.count("<li>") == 2 * len(years)
-        and '<ul lang="en">' in html
-        and '<ul lang="zh">' in html
-    )
+    assert html.count("<li>") == 2 * len(years)
+    assert '<ul lang="en">' in html and '<ul lang="zh">' in html
     figure = Figure()
     timeline.draw(figure.subplots())
-    assert sum(
-        str(year) in t.get_text()
-        for t in figure.axes[0].texts
-        for year in set(years)
-    ) == len(years)
+    texts = [t.get_text() for t in figure.axes[0].texts]
+    shown = [y for y in set(years) for text in texts if str(y) in text]
+    assert len(shown) == len(years)

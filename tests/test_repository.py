@@ -77,9 +77,8 @@ def test_the_measured_numbers_in_the_readme_are_the_committed_ones():
     readme = (ROOT / "README.md").read_text("utf8")
     for name in results.names():
         result = results.load(name)
-        if (
-            "--iterations" in result["command"]
-        ):  # a shorter run, on the page of the papers' tables
+        # a shorter run, on the page of the papers' tables
+        if "--iterations" in result["command"]:
             continue
         for test in result.get("tests", []):
             row = (
@@ -170,11 +169,9 @@ def test_make_address_reaches_every_cell(tmp_path):
 
 def test_no_file_names_a_machines_path_or_says_to_install_the_other_metabook():
     path = re.compile(r"(?<![\w.:/|])/(?:home|root|Users|work|farm)/[\w.-]+")
+    hold_it = "tests/book/test_notebooks.py", "tests/test_repository.py"
     for name, text in texts():
-        if name in (
-            "tests/book/test_notebooks.py",
-            "tests/test_repository.py",
-        ):  # they hold the pattern
+        if name in hold_it:
             continue
         assert not path.search(text), f"{name}: {path.search(text)}"
         assert not re.search(

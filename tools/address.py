@@ -27,11 +27,7 @@ def address() -> str:
 
 
 def main() -> None:
-    new = (
-        sys.argv[1].removesuffix("/").removesuffix(".git")
-        if len(sys.argv) > 1
-        else ""
-    )
+    new = "".join(sys.argv[1:2]).removesuffix("/").removesuffix(".git")
     if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", new):
         sys.exit(
             "Say the address: make address"
@@ -40,21 +36,11 @@ def main() -> None:
     old = address()
     # links to the repository are written in full, or as owner/name behind
     # Colab's and the raw files' hosts
-    pairs = [
-        (old, new),
-        (
-            old.removeprefix("https://github.com/"),
-            new.removeprefix("https://github.com/"),
-        ),
-    ]
+    host = "https://github.com/"
+    pairs = [(old, new), (old.removeprefix(host), new.removeprefix(host))]
     changed = []
-    for name in subprocess.run(
-        ["git", "ls-files"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines():
+    tracked = subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True)
+    for name in tracked.splitlines():
         path = ROOT / name
         try:
             text = path.read_text("utf8")
@@ -62,9 +48,8 @@ def main() -> None:
             continue
         replaced = text
         for before, after in pairs:
-            replaced = re.sub(
-                rf"(?<![\w-]){re.escape(before)}(?![\w-])", after, replaced
-            )
+            whole = rf"(?<![\w-]){re.escape(before)}(?![\w-])"
+            replaced = re.sub(whole, after, replaced)
         if replaced != text:
             path.write_text(replaced, "utf8")
             changed.append(name)

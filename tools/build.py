@@ -24,21 +24,30 @@ FRONT_PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="description" content="An executable textbook on meta-learning, in English and Chinese.">
+<meta name="description"
+  content="An executable textbook on meta-learning, in English and Chinese.">
 <title>Learning to Learn · 学会学习</title>
 <link rel="icon" href="en/_static/favicon.svg">
 <style>
 :root { color-scheme: light dark; }
-body { font: 1.15rem/1.6 system-ui, sans-serif; margin: 0; min-height: 100vh; display: grid; place-content: center; gap: 2rem; padding: 1rem; }
-a { color: inherit; text-decoration: none; border: 1px solid; border-radius: 8px; padding: 1.2rem 1.6rem; display: block; max-width: 30rem; }
+body {
+  font: 1.15rem/1.6 system-ui, sans-serif; margin: 0; min-height: 100vh;
+  display: grid; place-content: center; gap: 2rem; padding: 1rem;
+}
+a {
+  color: inherit; text-decoration: none; border: 1px solid;
+  border-radius: 8px; padding: 1.2rem 1.6rem; display: block; max-width: 30rem;
+}
 a:hover, a:focus { outline: 2px solid #0072B2; }
 b { font-size: 1.5rem; display: block; }
 </style>
 </head>
 <body>
 <main style="display: grid; gap: 1rem">
-<a href="en/book/en/preface.html" lang="en" hreflang="en"><b>Learning to Learn</b>An executable textbook on meta-learning.</a>
-<a href="zh/book/zh/preface.html" lang="zh-CN" hreflang="zh-CN"><b>学会学习</b>一本可以运行的元学习教科书。</a>
+<a href="en/book/en/preface.html" lang="en" hreflang="en">
+<b>Learning to Learn</b>An executable textbook on meta-learning.</a>
+<a href="zh/book/zh/preface.html" lang="zh-CN" hreflang="zh-CN">
+<b>学会学习</b>一本可以运行的元学习教科书。</a>
 </main>
 </body>
 </html>
@@ -60,14 +69,10 @@ def pages_of(toc):
     """Every page that a table of contents names."""
     if isinstance(toc, dict):
         own = [toc[k] for k in ("root", "file") if k in toc]
-        return own + [
-            page for value in toc.values() for page in pages_of(value)
-        ]
-    return (
-        [page for entry in toc for page in pages_of(entry)]
-        if isinstance(toc, list)
-        else []
-    )
+        return own + pages_of([*toc.values()])
+    if isinstance(toc, list):
+        return [page for entry in toc for page in pages_of(entry)]
+    return []
 
 
 def build(language, toc):
@@ -85,24 +90,11 @@ def build(language, toc):
     work.mkdir(parents=True)
     settings = work / "_config.yml"
     settings.write_text(yaml.safe_dump(config, allow_unicode=True), "utf8")
-    tool = str(Path(sys.executable).with_name("jupyter-book"))
-    command = [
-        tool,
-        "build",
-        str(ROOT),
-        "--config",
-        str(settings),
-        "--toc",
-        str(toc),
-        "--path-output",
-        str(work),
-        "-W",
-        "-q",
-    ]
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", ROOT]
+    command += ["--config", settings, "--toc", toc, "--path-output", work]
+    command += ["-W", "-q", "--keep-going"]
     print(f"Building the {language} edition ...", flush=True)
-    run = subprocess.run(
-        [*command, "--keep-going"], capture_output=True, text=True
-    )
+    run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode:
         sys.exit(
             f"{run.stdout}{run.stderr}\nThe {language} edition did not build"
@@ -115,16 +107,16 @@ def lighten(site):
     """Drop the theme's leftovers, and its 1.5 MB icon script: the icons are
     drawn by a font.
     """
-    for leftover in site.glob(
-        "_static/*macros.html"
-    ):  # templates of the theme, no pages
+    # templates of the theme, no pages
+    for leftover in site.glob("_static/*macros.html"):
         leftover.unlink()
     for page in site.rglob("*.html"):
         text = page.read_text("utf8")
-        text = re.sub(
-            r"\s*<script[^>]*fontawesome\.js[^>]*></script>", "", text
-        )
-        text = re.sub(r'\s*<link rel="preload" as="script"[^>]*>', "", text)
+        for icons in (
+            r"\s*<script[^>]*fontawesome\.js[^>]*></script>",
+            r'\s*<link rel="preload" as="script"[^>]*>',
+        ):
+            text = re.sub(icons, "", text)
         page.write_text(text, "utf8")
 
 
@@ -133,26 +125,20 @@ def main():
     shutil.rmtree(ROOT / "_build", ignore_errors=True)
     for language, toc in EDITIONS.items():
         site = OUT / language
-        shutil.copytree(
-            build(language, toc),
-            site,
-            ignore=shutil.ignore_patterns(".buildinfo", ".doctrees"),
-        )
+        caches = shutil.ignore_patterns(".buildinfo", ".doctrees")
+        shutil.copytree(build(language, toc), site, ignore=caches)
         lighten(site)
-        missing = [
-            p
-            for p in pages_of(yaml.safe_load(toc.read_text("utf8")))
-            if not (site / f"{p}.html").exists()
-        ]
+        pages = pages_of(yaml.safe_load(toc.read_text("utf8")))
+        missing = [p for p in pages if not (site / f"{p}.html").exists()]
         if missing:
             sys.exit(
                 f"The {language} edition lacks pages that its table of contents"
                 f" names: {', '.join(missing)}"
             )
     (OUT / "index.html").write_text(FRONT_PAGE, "utf8")
+    out = OUT.relative_to(Path.cwd()) if OUT.is_relative_to(Path.cwd()) else OUT
     print(
-        f"Built in {time.time() - start:.0f} s. Open"
-        f" {OUT.relative_to(Path.cwd()) if OUT.is_relative_to(Path.cwd()) else OUT}/index.html,"
+        f"Built in {time.time() - start:.0f} s. Open {out}/index.html,"
         " or run `make serve`."
     )
 

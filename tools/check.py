@@ -15,31 +15,28 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 
+# a file at a time, so that a notebook has one kernel
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-rs", "-n", "auto"]
+PYTEST += ["--dist", "loadfile", "--doctest-modules"]
+NBVAL = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout", "120"]
 STEPS = [
     [BIN / "ruff", "check", "--quiet", "."],
+    # the cells of the notebooks too
     [BIN / "ruff", "format", "--quiet", "--check", "."],
     [BIN / "mypy"],
-    # a file at a time, so that a notebook has one kernel; one thread each, so
-    # that stored outputs hold
-    [sys.executable, "-m", "pytest", "-n", "auto", "--dist", "loadfile", "--doctest-modules", "-q", "-rs",
-     "--nbval", "--nbval-current-env", "--nbval-cell-timeout", "120", "metabook", "tests", "notebooks"],
-]  # fmt: skip
+    [*PYTEST, *NBVAL, "metabook", "tests", "notebooks"],
+]
 
 
 def main() -> None:
     start = time.time()
-    status = (
-        [[sys.executable, ROOT / "tools" / "status.py"]]
-        if "--status" in sys.argv
-        else []
-    )
-    for command in [*STEPS, *status]:
-        result = subprocess.run(
-            list(map(str, command)),
-            cwd=ROOT,
-            env=os.environ
-            | {"OMP_NUM_THREADS": "1", "METABOOK_PROGRESS": "0"},
-        )
+    steps = [*STEPS]
+    if "--status" in sys.argv:
+        steps.append([sys.executable, ROOT / "tools" / "status.py"])
+    # one thread each, so that stored outputs hold, and no bars in them
+    env = os.environ | {"OMP_NUM_THREADS": "1", "METABOOK_PROGRESS": "0"}
+    for command in steps:
+        result = subprocess.run(command, cwd=ROOT, env=env)
         if result.returncode:
             sys.exit(result.returncode)
     if not (ROOT / "_build" / "html" / "index.html").exists():

@@ -33,31 +33,25 @@ def main():
     if sys.version_info < NEEDED:
         sys.exit(
             "The book's tools need Python {}.{} or newer; this is {}.{}."
-            " Install a newer one and name it: make book"
-            " PYTHON=python3.12\n(The package alone runs on 3.10: pip"
-            " install .)".format(*NEEDED, *sys.version_info[:2])
+            " Install a newer one and name it: make book PYTHON=python3.12\n"
+            "(The package alone runs on 3.10: pip install .)".format(
+                *NEEDED, *sys.version_info[:2]
+            )
         )
     folder = sys.argv[1]
     start = time.time()
     print(f"Installing into {folder} ...", flush=True)
+    builder = venv.EnvBuilder(with_pip=True, clear=os.path.isdir(folder))
     try:
-        venv.EnvBuilder(with_pip=True, clear=os.path.isdir(folder)).create(
-            folder
-        )
+        builder.create(folder)
     except subprocess.CalledProcessError:
         sys.exit(
             "Python cannot make a virtual environment here; on Debian and"
             " Ubuntu: apt install python3-venv"
         )
     python = os.path.join(folder, "bin", "python")
-    pip = [
-        python,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-    ]
+    pip = [python, "-m", "pip", "install", "--quiet"]
+    pip += ["--disable-pip-version-check"]
     options = []
     # Linux without an NVIDIA GPU: the CPU build of torch is hundreds of
     # megabytes, the default one gigabytes

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: MIT
 """What authors do with notebooks.
 
-    python tools/notebooks.py execute [NAME ...]       run the English ones, store outputs, carry them to the Chinese ones
-    python tools/notebooks.py carry [NAME ...]         copy code and outputs from English to Chinese
-    python tools/notebooks.py stale                    list Chinese cells whose English cell has changed since
-    python tools/notebooks.py vouch NAME CELL ...       say that these Chinese cells still render their English ones
-    python tools/notebooks.py text LANG NAME           print a notebook as text, to edit
-    python tools/notebooks.py from-text LANG NAME FILE make the notebook from
-    such text
+    python tools/notebooks.py COMMAND
+
+    execute [NAME ...]        run the English ones, store outputs, carry them to
+                              the Chinese ones
+    carry [NAME ...]          copy code and outputs from English to Chinese
+    stale                     list Chinese cells whose English cell has changed
+                              since
+    vouch NAME CELL ...       say that these Chinese cells still render their
+                              English ones
+    text LANG NAME            print a notebook as text, to edit
+    from-text LANG NAME FILE  make the notebook from such text
 
 NAME is a file name without its ending. In the text, a cell begins with a line
 ``%% markdown ID`` or ``%% code ID``, with ``tags=a,b`` and ``alt="..."`` behind
@@ -31,12 +35,9 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "notebooks"
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 METADATA = {
-    "kernelspec": {
-        "display_name": "Python 3",
-        "language": "python",
-        "name": "python3",
-    },
+    "kernelspec": KERNEL,
     "language_info": {"name": "python"},
     "license": {"text": "CC-BY-4.0", "code": "MIT"},
 }
@@ -48,12 +49,17 @@ HEAD = re.compile(
 
 def setup_code() -> str:
     """The first code cell of every notebook."""
-    return f"""# Nothing happens here where metabook is installed; on Colab it is installed from the book's repository.
+    return f"""\
+# Nothing happens here where metabook is installed; on Colab it is installed
+# from the book's repository.
 try:
     from metabook import MAML
 except ImportError:
     import subprocess, sys
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", "git+{address()}@main"])"""
+
+    repository = "git+{address()}@main"
+    pip_install = [sys.executable, "-m", "pip", "install", "-q"]
+    subprocess.check_call([*pip_install, repository])"""
 
 
 def names() -> list[str]:
@@ -90,16 +96,25 @@ def execute(name: str) -> None:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     os.environ |= {"OMP_NUM_THREADS": "1", "METABOOK_PROGRESS": "0"}
-    where = {"metadata": {"path": str(FOLDER / "en")}}
-    NotebookClient(
+    client = NotebookClient(
         notebook,
         timeout=300,
         record_timing=False,
-        resources=where,
+        resources={"metadata": {"path": str(FOLDER / "en")}},
         kernel_name="python3",
-    ).execute()
+    )
+    client.execute()
     write("en", name, notebook)
     print(f"{name}: {time.time() - start:.0f} s")
+
+
+def markdown(ident: str, source: str, **metadata: str) -> nbformat.NotebookNode:
+    return nbformat.v4.new_markdown_cell(source, id=ident, metadata=metadata)
+
+
+def alt_of(cell: nbformat.NotebookNode) -> str | None:
+    """The alternative text of a cell's figure."""
+    return cell.metadata.get("mystnb", {}).get("image", {}).get("alt")
 
 
 def carry(name: str) -> None:
@@ -115,19 +130,11 @@ def carry(name: str) -> None:
     for cell in english.cells:
         mine = own.get(cell.id)
         if cell.cell_type == "markdown":
-            cells.append(
-                mine
-                or nbformat.v4.new_markdown_cell(
-                    "", id=cell.id, metadata={"renders": ""}
-                )
-            )
+            cells.append(mine or markdown(cell.id, "", renders=""))
         else:
             copy = nbformat.from_dict(cell)
-            alt = mine and mine.metadata.get("mystnb", {}).get("image", {}).get(
-                "alt"
-            )
-            if alt:
-                copy.metadata["mystnb"] = {"image": {"alt": alt}}
+            if mine and alt_of(mine):
+                copy.metadata["mystnb"] = {"image": {"alt": alt_of(mine)}}
             cells.append(copy)
     chinese.cells = cells
     write("zh", name, chinese)
@@ -151,10 +158,8 @@ def stale_cells(name: str) -> list[str]:
 
 def vouch(name: str, idents: list[str]) -> None:
     """Record that Chinese cells were read again and need no change."""
-    english, chinese = (
-        {cell.id: cell for cell in read("en", name).cells},
-        read("zh", name),
-    )
+    english = {cell.id: cell for cell in read("en", name).cells}
+    chinese = read("zh", name)
     for cell in chinese.cells:
         if cell.id in idents:
             cell.metadata["renders"] = digest(english[cell.id].source)
@@ -164,18 +169,16 @@ def vouch(name: str, idents: list[str]) -> None:
 def as_text(language: str, name: str) -> str:
     parts = []
     for cell in read(language, name).cells:
-        tags = cell.metadata.get("tags", [])
-        alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt")
-        head = f"%% {cell.cell_type} {cell.id}" + (
-            f" tags={','.join(tags)}" if tags else ""
-        )
+        tags, alt = cell.metadata.get("tags", []), alt_of(cell)
+        head = f"%% {cell.cell_type} {cell.id}"
+        named = f' alt="{alt}"' if alt else ""
         if language == "zh" and cell.cell_type == "code":
             if alt:
-                parts.append(f'{head.split(" tags=")[0]} alt="{alt}"\n')
+                parts.append(f"{head}{named}\n")
             continue
-        parts.append(
-            head + (f' alt="{alt}"' if alt else "") + "\n" + cell.source + "\n"
-        )
+        if tags:
+            head += f" tags={','.join(tags)}"
+        parts.append(f"{head}{named}\n{cell.source}\n")
     return "\n".join(parts)
 
 
@@ -190,16 +193,14 @@ def parse(text: str) -> list[tuple[str, str, list[str], str, str]]:
     ]
     if broken:
         sys.exit(f"not the beginning of a cell: {broken[0]}")
-    return [
-        (
-            h[1],
-            h[2],
-            h[3][len(" tags=") :].split(",") if h[3] else [],
-            h[4][len(' alt="') : -1],
-            text[h.end() : end].strip("\n"),
-        )
-        for h, end in zip(heads, ends, strict=True)
-    ]
+    cells = []
+    for head, end in zip(heads, ends, strict=True):
+        kind, ident, tags, alt = head.groups()
+        tags = tags.removeprefix(" tags=").split(",") if tags else []
+        alt = alt.removeprefix(' alt="').removesuffix('"')
+        source = text[head.end() : end].strip("\n")
+        cells.append((kind, ident, tags, alt, source))
+    return cells
 
 
 def from_text(language: str, name: str, text: str) -> None:
@@ -213,22 +214,19 @@ def from_text(language: str, name: str, text: str) -> None:
     cells = []
     for kind, ident, tags, alt, source in parse(text):
         if kind == "markdown":
-            cells.append(nbformat.v4.new_markdown_cell(source, id=ident))
+            cells.append(markdown(ident, source))
             continue
-        cell = nbformat.v4.new_code_cell(
-            setup_code() if ident == "setup" else source, id=ident
-        )
+        if ident == "setup":
+            source = setup_code()
+        cell = nbformat.v4.new_code_cell(source, id=ident)
         if ident in old and old[ident].source == cell.source:
-            cell.outputs, cell.execution_count = (
-                old[ident].outputs,
-                old[ident].execution_count,
-            )
+            cell.outputs = old[ident].outputs
+            cell.execution_count = old[ident].execution_count
         if tags:
             cell.metadata["tags"] = tags
+        # Colab folds checks and solutions too
         if ident.startswith("ex-") and set(tags) & {"hide-cell", "hide-input"}:
-            cell.metadata["cellView"] = (
-                "form"  # Colab folds checks and solutions too
-            )
+            cell.metadata["cellView"] = "form"
         if alt:
             cell.metadata["mystnb"] = {"image": {"alt": alt}}
         cells.append(cell)
@@ -243,25 +241,18 @@ def _chinese_from_text(name: str, text: str, old: dict) -> None:
         if ident not in english:
             sys.exit(f"{name}: the English edition has no cell {ident}")
         if kind == "code":
+            metadata = {"mystnb": {"image": {"alt": alt}}}
             cells.append(
-                nbformat.v4.new_code_cell(
-                    "", id=ident, metadata={"mystnb": {"image": {"alt": alt}}}
-                )
+                nbformat.v4.new_code_cell("", id=ident, metadata=metadata)
             )
             continue
         # text that did not change still renders what it rendered: only new text
         # vouches for the present English cell
-        same = ident in old and old[ident].source == source
-        renders = (
-            old[ident].metadata.get("renders", "")
-            if same
-            else digest(english[ident].source)
-        )
-        cells.append(
-            nbformat.v4.new_markdown_cell(
-                source, id=ident, metadata={"renders": renders}
-            )
-        )
+        if ident in old and old[ident].source == source:
+            renders = old[ident].metadata.get("renders", "")
+        else:
+            renders = digest(english[ident].source)
+        cells.append(markdown(ident, source, renders=renders))
     write("zh", name, nbformat.v4.new_notebook(cells=cells))
     carry(name)
 
@@ -289,12 +280,8 @@ def main() -> None:
             if args.command == "execute":
                 execute(name)
             if args.command == "stale":
-                print(
-                    "".join(
-                        f"{name}: {ident}\n" for ident in stale_cells(name)
-                    ),
-                    end="",
-                )
+                for ident in stale_cells(name):
+                    print(f"{name}: {ident}")
             else:
                 carry(name)
 

@@ -30,8 +30,9 @@ VARIANTS: dict[str, dict[str, str]] = {
         "ONEDNN_MAX_CPU_ISA": "AVX2",
     },
 }
-PYTEST = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist", "loadfile", "--nbval", "--nbval-current-env",
-          "notebooks/en"]  # fmt: skip
+PYTEST = [sys.executable, "-m", "pytest", "-q", "-n", "auto"]
+PYTEST += ["--dist", "loadfile", "--nbval", "--nbval-current-env"]
+PYTEST += ["notebooks/en"]
 
 
 def main() -> None:
@@ -45,11 +46,8 @@ def main() -> None:
             capture_output=True,
             text=True,
         )
-        last = (
-            result.stdout.strip().splitlines()[-1]
-            if result.stdout.strip()
-            else result.stderr[-200:]
-        )
+        lines = result.stdout.strip().splitlines()
+        last = lines[-1] if lines else result.stderr[-200:]
         summary[name] = {
             "variables": variables,
             "passed": result.returncode == 0,
@@ -58,14 +56,9 @@ def main() -> None:
         print(f"{name}: {last}", flush=True)
         if result.returncode:
             print(result.stdout[-4000:])
+    found = {"variants": summary, "environment": environment()}
     path = ROOT / "benchmarks" / "release_check.json"
-    path.write_text(
-        json.dumps(
-            {"variants": summary, "environment": environment()}, indent=2
-        )
-        + "\n",
-        "utf8",
-    )
+    path.write_text(json.dumps(found, indent=2) + "\n", "utf8")
     sys.exit(not all(v["passed"] for v in summary.values()))
 
 

@@ -28,17 +28,16 @@ def core_seconds(name: str) -> float:
     """Processor time of a run in a kernel of its own, one thread."""
     os.environ["OMP_NUM_THREADS"] = "1"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    where = {"metadata": {"path": str(tool.FOLDER / "en")}}
-    NotebookClient(
+    client = NotebookClient(
         tool.read("en", name),
         timeout=600,
-        resources=where,
+        resources={"metadata": {"path": str(tool.FOLDER / "en")}},
         kernel_name="python3",
-    ).execute()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return (after.ru_utime + after.ru_stime) - (
-        before.ru_utime + before.ru_stime
     )
+    client.execute()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    user = after.ru_utime - before.ru_utime
+    return user + after.ru_stime - before.ru_stime
 
 
 def main() -> None:
@@ -51,11 +50,8 @@ def main() -> None:
             **environment(),
         }
         print(f"{name}: {seconds:.0f} s of one core", flush=True)
-        status["notebooks"] = {
-            n: status["notebooks"][n]
-            for n in tool.names()
-            if n in status["notebooks"]
-        }
+        known = status["notebooks"]
+        status["notebooks"] = {n: known[n] for n in tool.names() if n in known}
         FILE.write_text(json.dumps(status, indent=2) + "\n", "utf8")
 
 

@@ -2,11 +2,15 @@
 """The reference of the package, from its docstrings, and the way between a name
 and the sections that use it.
 
-```{names}                        an entry for each name, with the words of this edition before its docstring
+```{names}
 MAML   Learn where gradient descent starts.
 ```
-```{name-index}                   which section uses which name, read from the code of the notebooks
+```{name-index}
 ```
+
+The first is an entry for each name, with the words of this edition before its
+docstring; the second says which section uses which name, read from the code of
+the notebooks.
 
 An entry links to the sections that teach it ("Taught in section 3.1" in the
 docstring of its module) and to those that use it; every section ends with links
@@ -41,21 +45,15 @@ MODULES = [
     "metabook.nas.candidates",
     "metabook.nas.supernet",
     "metabook.metric.distances",
+    "metabook.optimization.learner",
+    "metabook.optimization.method",
     "metabook.testing",
     "metabook.book.results",
     "metabook.book.exercises",
     "metabook.book.figures",
 ]
-NOT_ENTRIES = {
-    "BLUE",
-    "GREEN",
-    "GREY",
-    "ORANGE",
-    "PURPLE",
-    "DISTANCES",
-    "Distance",
-    "distance_by_name",
-}
+NOT_ENTRIES = {"BLUE", "GREEN", "GREY", "ORANGE", "PURPLE"}
+NOT_ENTRIES |= {"DISTANCES", "Distance", "distance_by_name"}
 FURNITURE = ("book.",)  # every section uses them, and none is about them
 WORDS = {
     "en": {
@@ -85,13 +83,11 @@ def public_names() -> list[str]:
     """
     names = []
     for module in map(importlib.import_module, MODULES):
+        prefix = f"{module.__name__}.".removeprefix(f"{PACKAGE}.")
         for name in module.__all__:
-            if name not in NOT_ENTRIES and not inspect.ismodule(
-                getattr(module, name)
-            ):
-                names.append(
-                    f"{module.__name__}.{name}".removeprefix(f"{PACKAGE}.")
-                )
+            is_module = inspect.ismodule(getattr(module, name))
+            if name not in NOT_ENTRIES and not is_module:
+                names.append(prefix + name)
     return names
 
 
@@ -122,30 +118,18 @@ def taught_in(name: str) -> list[str]:
     """
     thing = find(name)
     home = getattr(thing, "__module__", None) or ""
-    module = sys.modules.get(
-        home
-        if home.startswith(PACKAGE)
-        else f"{PACKAGE}.{name}".rpartition(".")[0]
-    )
-    said = (
-        re.search(
-            r"Taught\s+in\s+sections?\s+([\d.,\sand]+)",
-            inspect.getdoc(module) or "",
-        )
-        if module
-        else None
-    )
+    if not home.startswith(PACKAGE):
+        home = f"{PACKAGE}.{name}".rpartition(".")[0]
+    doc = inspect.getdoc(sys.modules[home]) if home in sys.modules else ""
+    said = re.search(r"Taught\s+in\s+sections?\s+([\d.,\sand]+)", doc or "")
     return re.findall(r"\d\.\d", said[1]) if said else []
 
 
 @cache
 def used_in(number: str) -> frozenset[str]:
     """The public names that the code of a section mentions."""
-    notebook = json.loads(
-        (ROOT / "notebooks" / "en" / f"{titles()[number]}.ipynb").read_text(
-            "utf8"
-        )
-    )
+    file = ROOT / "notebooks" / "en" / f"{titles()[number]}.ipynb"
+    notebook = json.loads(file.read_text("utf8"))
     known, found = set(public_names()), set()
     for cell in notebook["cells"]:
         if cell["cell_type"] != "code" or cell["id"] == "setup":
@@ -154,13 +138,9 @@ def used_in(number: str) -> frozenset[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute):
                 found.add(re.sub(r"^(mb|metabook)\.", "", ast.unparse(node)))
-            elif isinstance(node, ast.ImportFrom) and (
-                node.module or ""
-            ).startswith(PACKAGE):
-                found |= {
-                    f"{node.module}.{a.name}".removeprefix(f"{PACKAGE}.")
-                    for a in node.names
-                }
+            elif isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{a.name}" for a in node.names]
+                found |= {name.removeprefix(f"{PACKAGE}.") for name in names}
     return frozenset(
         name for name in found & known if not name.startswith(FURNITURE)
     )
@@ -171,9 +151,8 @@ def link(number: str, language: str) -> str:
     return f":doc:`{number} </notebooks/{language}/{titles()[number]}>`"
 
 
-_words: dict[
-    str, str
-] = {}  # what the page says of a name, before its docstring
+# what the page says of a name, before its docstring
+_words: dict[str, str] = {}
 
 
 def add_sections(
@@ -226,18 +205,13 @@ class Names(SphinxDirective):
             if not _words[name]:
                 del _words[name]
             thing = find(name)
-            kind = (
-                "class"
-                if inspect.isclass(thing) and type(thing) is not GenericAlias
-                else "function"
-            )
-            kind = "data" if type(thing) is GenericAlias else kind
-            lines += [f".. auto{kind}:: {PACKAGE}.{name}"]
-            lines += {
-                "class": ["   :members:"],
-                "data": ["   :no-value:"],
-                "function": [],
-            }[kind] + [""]
+            if type(thing) is GenericAlias:
+                kind, options = "data", ["   :no-value:"]
+            elif inspect.isclass(thing):
+                kind, options = "class", ["   :members:"]
+            else:
+                kind, options = "function", []
+            lines += [f".. auto{kind}:: {PACKAGE}.{name}", *options, ""]
         box = nodes.container(classes=["api"])
         self.state.nested_parse(
             StringList([*lines, "```"], source=self.env.docname),
@@ -258,8 +232,15 @@ class NameIndex(SphinxDirective):
         rows = nodes.bullet_list()
         for number, page in titles().items():
             text = nodes.paragraph()
-            to_page = pending_xref("", nodes.inline("", number), refdomain="std", reftype="doc", refexplicit=True,
-                                   refdoc=self.env.docname, reftarget=f"/notebooks/{language}/{page}")  # fmt: skip
+            to_page = pending_xref(
+                "",
+                nodes.inline("", number),
+                refdomain="std",
+                reftype="doc",
+                refexplicit=True,
+                refdoc=self.env.docname,
+                reftarget=f"/notebooks/{language}/{page}",
+            )
             text += [
                 to_page,
                 nodes.Text("  "),
@@ -273,20 +254,19 @@ def links_to(names: list[str], page: str, language: str) -> list[nodes.Node]:
     """Links to the entries of names, with commas between them."""
     found: list[nodes.Node] = []
     for name in names:
-        shown = nodes.literal(
+        in_short = "." not in name or name.startswith("nas.")
+        shown = f"mb.{name}" if in_short else f"{PACKAGE}.{name}"
+        to_entry = pending_xref(
             "",
-            (
-                f"mb.{name}"
-                if "." not in name or name.startswith("nas.")
-                else f"{PACKAGE}.{name}"
-            ),
+            nodes.literal("", shown),
+            refdomain="py",
+            reftype="obj",
+            refexplicit=True,
+            refwarn=True,
+            refdoc=page,
+            reftarget=f"{PACKAGE}.{name}",
         )
-        target = f"{PACKAGE}.{name}"
-        found += [
-            nodes.Text(WORDS[language]["comma"]),
-            pending_xref("", shown, refdomain="py", reftype="obj", refexplicit=True, refwarn=True, refdoc=page,
-                         reftarget=target),
-        ]  # fmt: skip
+        found += [nodes.Text(WORDS[language]["comma"]), to_entry]
     return found[1:]
 
 
@@ -309,8 +289,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("sphinx.ext.napoleon")
     app.add_directive("names", Names)
     app.add_directive("name-index", NameIndex)
-    app.connect(
-        "autodoc-process-docstring", add_sections, priority=600
-    )  # behind napoleon
+    # behind napoleon
+    app.connect("autodoc-process-docstring", add_sections, priority=600)
     app.connect("doctree-read", end_of_a_section)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -24,8 +24,10 @@ ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "book" / "references.bib"
 # where papers live
 PAPER = re.compile(
-    r"https?://(?:(?:export\.)?arxiv\.org|(?:dx\.)?doi\.org|(?:www\.)?jmlr\.org|proceedings\.[\w.]+|papers\.n\w+ps\.cc"
-    r"|openreview\.net|openaccess\.thecvf\.com|hal\.[\w.]+|inria\.hal\.science|aclanthology\.org)/[^\s)\"'`<>\\,;]+"
+    r"https?://(?:(?:export\.)?arxiv\.org|(?:dx\.)?doi\.org"
+    r"|(?:www\.)?jmlr\.org|proceedings\.[\w.]+|papers\.n\w+ps\.cc"
+    r"|openreview\.net|openaccess\.thecvf\.com|hal\.[\w.]+"
+    r"|inria\.hal\.science|aclanthology\.org)/[^\s)\"'`<>\\,;]+"
 )
 WORDS = {
     "en": {
@@ -33,8 +35,15 @@ WORDS = {
         "others": " and others",
         "comma": ", ",
         "cited": "Cited in ",
+        "marks": (", ", ", ", ". "),  # behind authors, title, year
     },
-    "zh": {"and": "、", "others": " 等", "comma": "、", "cited": "引用处："},
+    "zh": {
+        "and": "、",
+        "others": " 等",
+        "comma": "、",
+        "cited": "引用处：",
+        "marks": ("：", "，", "。"),
+    },
 }
 
 
@@ -42,15 +51,12 @@ WORDS = {
 def papers() -> dict[str, Entry]:
     """The entries by their keys, by first author and year."""
     entries = parse_file(str(FILE)).entries
-    return dict(
-        sorted(
-            entries.items(),
-            key=lambda item: (
-                names(item[1].persons["author"][0]),
-                item[1].fields["year"],
-            ),
-        )
-    )
+
+    def place(key: str) -> tuple[str, str]:
+        entry = entries[key]
+        return names(entry.persons["author"][0]), entry.fields["year"]
+
+    return {key: entries[key] for key in sorted(entries, key=place)}
 
 
 def link_of(text: str) -> str:
@@ -70,25 +76,17 @@ def sources() -> dict[str, str]:
     found = {}
     for number, name in titles().items():
         for language in ("en", "zh"):
-            notebook = json.loads(
-                (ROOT / "notebooks" / language / f"{name}.ipynb").read_text(
-                    "utf8"
-                )
-            )
-            text = "\n".join(
-                "".join(cell["source"]) for cell in notebook["cells"]
-            )
+            file = ROOT / "notebooks" / language / f"{name}.ipynb"
+            cells = json.loads(file.read_text("utf8"))["cells"]
+            text = "\n".join("".join(cell["source"]) for cell in cells)
             found[number] = found.get(number, "") + "\n" + text
     for language in ("en", "zh"):
         for path in sorted((ROOT / "book" / language).glob("*.md")):
-            found[path.stem] = (
-                found.get(path.stem, "") + "\n" + path.read_text("utf8")
-            )
+            text = path.read_text("utf8")
+            found[path.stem] = found.get(path.stem, "") + "\n" + text
     for path in sorted((ROOT / "metabook").rglob("*.py")):
-        name = ".".join(
-            path.relative_to(ROOT).with_suffix("").parts
-        ).removesuffix(".__init__")
-        found[name] = path.read_text("utf8")
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = path.read_text("utf8")
     return found
 
 
@@ -111,14 +109,10 @@ def names(person: Person) -> str:
 
 def authors(entry: Entry, words: dict[str, str]) -> str:
     """Family names, all of them."""
-    people = [names(person) for person in entry.persons["author"]]
-    if people[-1] == "others":
-        return words["comma"].join(people[:-1]) + words["others"]
-    return (
-        words["comma"].join(people[:-1])
-        + (words["and"] if people[1:] else "")
-        + people[-1]
-    )
+    *first, last = (names(person) for person in entry.persons["author"])
+    if last == "others":
+        return words["comma"].join(first) + words["others"]
+    return words["comma"].join(first) + (words["and"] if first else "") + last
 
 
 class Papers(SphinxDirective):
@@ -132,28 +126,16 @@ class Papers(SphinxDirective):
         for key, entry in papers().items():
             fields = entry.fields
             where = fields.get("booktitle") or fields.get("journal")
-            line = nodes.paragraph(
-                "",
-                (
-                    f"{authors(entry, words)}{words['comma']}"
-                    if language == "en"
-                    else ""
-                ),
-            )
-            if language == "zh":
-                line += nodes.Text(f"{authors(entry, words)}：")
+            year = f"{where} {fields['year']}" if where else fields["year"]
+            colon, comma, stop = WORDS[language]["marks"]
+            line = nodes.paragraph()
+            line += nodes.Text(authors(entry, words) + colon)
             line += nodes.reference("", fields["title"], refuri=fields["url"])
-            line += nodes.Text(
-                (", " if language == "en" else "，")
-                + (f"{where} " if where else "")
-                + fields["year"]
-            )
-            line += nodes.Text({"en": ". ", "zh": "。"}[language])
-            line += self.places(
-                citations().get(link_of(fields["url"]), []), language
-            )
-            item = nodes.list_item("", line, ids=[key])
-            rows += item
+            line += nodes.Text(comma + year)
+            line += nodes.Text(stop)
+            cited = citations().get(link_of(fields["url"]), [])
+            line += self.places(cited, language)
+            rows += nodes.list_item("", line, ids=[key])
         self.env.note_dependency(str(FILE))
         return [rows]
 
@@ -169,13 +151,18 @@ class Papers(SphinxDirective):
                 if place in titles()
                 else f"book/{language}/{place}"
             )
-            explicit = (
-                place in titles()
-            )  # a section by its number, a page by its title
-            parts.append(
-                pending_xref("", nodes.inline("", place), refdomain="std", reftype="doc", refexplicit=explicit,
-                             refdoc=self.env.docname, reftarget=f"/{page}", refwarn=True)
-            )  # fmt: skip
+            to_place = pending_xref(
+                "",
+                nodes.inline("", place),
+                refdomain="std",
+                reftype="doc",
+                # a section by its number, a page by its title
+                refexplicit=place in titles(),
+                refdoc=self.env.docname,
+                reftarget=f"/{page}",
+                refwarn=True,
+            )
+            parts.append(to_place)
         if not parts:
             return []
         joined: list[nodes.Node] = [nodes.Text(words["cited"])]

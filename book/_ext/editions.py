@@ -40,7 +40,7 @@ def add_switch(
 
 
 def add_messages(app: Sphinx, config: object) -> None:
-    """Compile book/_locale/*.po on the fly: what the themes leave in English."""
+    """Compile book/_locale/*.po: what the themes leave in English."""
     source = Path(app.srcdir, "book", "_locale", app.config.language)
     if not source.is_dir():
         return
@@ -50,19 +50,16 @@ def add_messages(app: Sphinx, config: object) -> None:
                 out, app.config.language, "LC_MESSAGES", f"{catalogue.stem}.mo"
             )
             target.parent.mkdir(parents=True, exist_ok=True)
+            messages = pofile.read_po(io.BytesIO(catalogue.read_bytes()))
             with target.open("wb") as file:
-                mofile.write_mo(
-                    file, pofile.read_po(io.BytesIO(catalogue.read_bytes()))
-                )
+                mofile.write_mo(file, messages)
             init([out], app.config.language, catalogue.stem)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.add_config_value(
-        "comments_config", {}, "html"
-    )  # jupyter-book always passes it
+    # jupyter-book always passes it
+    app.add_config_value("comments_config", {}, "html")
     app.connect("config-inited", add_messages)
-    app.connect(
-        "html-page-context", add_switch, priority=100
-    )  # before the theme drops empty templates
+    # before the theme drops empty templates
+    app.connect("html-page-context", add_switch, priority=100)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

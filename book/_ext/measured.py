@@ -21,20 +21,54 @@ from metabook.book import results
 
 WORDS = {
     "en": {
-        "step": "{n} step", "steps": "{n} steps", "second": "second order", "first": "first order",
-        "peak": "peak memory", "beyond": "beyond the start", "share": "arithmetic of `metabook`, of the peak",
-        "ms": "{x} ms", "mb": "{x} MB", "comma": ", ", "task": "{way}-way {shot}-shot", "paper": "the paper",
-        "ours": "ours", "length": "iterations", "minutes": "core-minutes", "seed": "seed",
-        "thread": "{n} thread", "threads": "{n} threads", "kept": "memory kept", "episodes": "{n:,} episodes", "rate": "proposals a second",
+        "step": "{n} step",
+        "steps": "{n} steps",
+        "second": "second order",
+        "first": "first order",
+        "peak": "peak memory",
+        "beyond": "beyond the start",
+        "share": "arithmetic of `metabook`, of the peak",
+        "ms": "{x} ms",
+        "mb": "{x} MB",
+        "comma": ", ",
+        "task": "{way}-way {shot}-shot",
+        "paper": "the paper",
+        "ours": "ours",
+        "length": "iterations",
+        "minutes": "core-minutes",
+        "seed": "seed",
+        "thread": "{n} thread",
+        "threads": "{n} threads",
+        "kept": "memory kept",
+        "episodes": "{n:,} episodes",
+        "rate": "proposals a second",
         "faster": "evolution in `metabook` is faster",
     },
     "zh": {
-        "step": "{n} 步", "steps": "{n} 步", "second": "二阶", "first": "一阶", "peak": "峰值内存",
-        "beyond": "开工之后新增", "share": "`metabook` 的算术，占峰值", "ms": "{x} 毫秒", "mb": "{x} MB", "comma": "，", "task": "{way} 类 {shot} 样本", "paper": "论文",
-        "ours": "我们", "length": "迭代次数", "minutes": "单核分钟数", "seed": "种子",
-        "thread": "单线程", "threads": "双线程", "kept": "不还内存", "episodes": "{n:,} 个任务", "rate": "每秒提案", "faster": "`metabook` 的进化快多少",
+        "step": "{n} 步",
+        "steps": "{n} 步",
+        "second": "二阶",
+        "first": "一阶",
+        "peak": "峰值内存",
+        "beyond": "开工之后新增",
+        "share": "`metabook` 的算术，占峰值",
+        "ms": "{x} 毫秒",
+        "mb": "{x} MB",
+        "comma": "，",
+        "task": "{way} 类 {shot} 样本",
+        "paper": "论文",
+        "ours": "我们",
+        "length": "迭代次数",
+        "minutes": "单核分钟数",
+        "seed": "种子",
+        "thread": "单线程",
+        "threads": "双线程",
+        "kept": "不还内存",
+        "episodes": "{n:,} 个任务",
+        "rate": "每秒提案",
+        "faster": "`metabook` 的进化快多少",
     },
-}  # fmt: skip
+}
 
 
 def look_up(text: str) -> Any:
@@ -60,13 +94,9 @@ class Measured(SphinxRole):
         """The text node."""
         value = look_up(self.text)
         text = f"{value:,}" if isinstance(value, int) else str(value)
-        return [
-            nodes.Text(
-                text.replace("-", "\u2212")
-                if isinstance(value, float)
-                else text
-            )
-        ], []
+        if isinstance(value, float):
+            text = text.replace("-", "\u2212")
+        return [nodes.Text(text)], []
 
 
 def short(x: float, digits: int = 3) -> str:
@@ -75,7 +105,7 @@ def short(x: float, digits: int = 3) -> str:
 
 
 class Table(SphinxDirective, ABC):
-    """A table whose rows come from committed results; the subclass says which."""
+    """A table whose rows come from committed results: a subclass says which."""
 
     required_arguments = 1
     final_argument_whitespace = True
@@ -86,10 +116,8 @@ class Table(SphinxDirective, ABC):
 
     def run(self) -> list[nodes.Node]:
         """The table."""
-        rows = self.rows(
-            self.arguments[0].split(),
-            WORDS[self.env.config.language.split("_")[0]],
-        )
+        words = WORDS[self.env.config.language.split("_")[0]]
+        rows = self.rows(self.arguments[0].split(), words)
         rows.insert(1, ["---"] + ["---:"] * (len(rows[0]) - 1))
         lines = StringList(
             ["| " + " | ".join(row) + " |" for row in rows],
@@ -137,34 +165,21 @@ class ReproductionTable(Table):
                 r["training"]["seed"],
             )
         )
-        rows = [
-            [
-                "",
-                *(
-                    words[key]
-                    for key in ("paper", "ours", "length", "minutes", "seed")
-                ),
-            ]
-        ]
+        head = ("paper", "ours", "length", "minutes", "seed")
+        rows = [["", *(words[key] for key in head)]]
         for r in found:
             training = r["training"]
+            length, minutes = training["iterations"], training["core_minutes"]
+            last = (
+                f"{length:,}",
+                "–" if minutes is None else f"{minutes:.0f}",
+                f"{training['seed']}",
+            )
             for test in r["tests"]:
-                paper = f"{test['paper']}" + (
-                    f" ± {test['paper_ci95']}" if test["paper_ci95"] else ""
-                )
-                ours = (
-                    f"{test['rotated']['accuracy']:.2f} ±"
-                    f" {test['rotated']['ci95']:.2f}"
-                )
-                last = (
-                    f"{training['iterations']:,}",
-                    (
-                        "–"
-                        if training["core_minutes"] is None
-                        else f"{training['core_minutes']:.0f}"
-                    ),
-                    f"{training['seed']}",
-                )
+                paper, ours = f"{test['paper']}", test["rotated"]
+                if test["paper_ci95"]:
+                    paper += f" ± {test['paper_ci95']}"
+                ours = f"{ours['accuracy']:.2f} ± {ours['ci95']:.2f}"
                 rows.append([words["task"].format(**test), paper, ours, *last])
         return rows
 
@@ -178,56 +193,32 @@ def speed_rows(
         for name, entry in found[0].items()
         if entry.get("speedup_ci95") == [1.0, 1.0]
     )
-    names = [
-        name
-        for name in found[0]
-        if name not in (reference, "metabook, one task at a time")
-    ]
-    rows = [["", *(heading(name, work, words) for name, work in works.items())]]
-    rows += [
-        [
-            reference,
-            *(words["ms"].format(x=short(f[reference]["ms"])) for f in found),
-        ]
-    ]
-    rows += [
-        [name, *(speedup(f.get(name, {})) for f in found)] for name in names
-    ]
+    head = (heading(name, work, words) for name, work in works.items())
+    times = (words["ms"].format(x=short(f[reference]["ms"])) for f in found)
+    rows = [["", *head], [reference, *times]]
+    for name in found[0]:
+        if name not in (reference, "metabook, one task at a time"):
+            rows.append([name, *(speedup(f.get(name, {})) for f in found)])
     if "share_of_sgemm" in found[0].get("metabook", {}):
-        rows += [
-            [
-                words["share"],
-                *(
-                    f"{100 * f['metabook']['share_of_sgemm']:.0f} %"
-                    for f in found
-                ),
-            ]
-        ]
+        shares = (f["metabook"]["share_of_sgemm"] for f in found)
+        rows.append([words["share"], *(f"{100 * s:.0f} %" for s in shares)])
     return rows
 
 
 def heading(name: str, work: dict[str, Any], words: dict[str, str]) -> str:
     """What distinguishes a work from its neighbours in the table."""
+    parts = []
     if "inner_steps" in work:
-        steps = words["step" if work["inner_steps"] == 1 else "steps"].format(
-            n=work["inner_steps"]
-        )
-        return (
-            steps
-            + words["comma"]
-            + words["first" if work["first_order"] else "second"]
-        )
-    parts = (
-        [words["episodes"].format(n=work["episodes"])]
-        if name.startswith("evaluation")
-        else []
-    )
-    parts += [
-        words["thread" if work["threads"] == 1 else "threads"].format(
-            n=work["threads"]
-        )
-    ]
-    parts += [words["kept"]] * ("kept" in name.split("-"))
+        n = work["inner_steps"]
+        parts.append(words["step" if n == 1 else "steps"].format(n=n))
+        parts.append(words["first" if work["first_order"] else "second"])
+        return words["comma"].join(parts)
+    if name.startswith("evaluation"):
+        parts.append(words["episodes"].format(n=work["episodes"]))
+    n = work["threads"]
+    parts.append(words["thread" if n == 1 else "threads"].format(n=n))
+    if "kept" in name.split("-"):
+        parts.append(words["kept"])
     return words["comma"].join(parts)
 
 
@@ -237,13 +228,8 @@ def proposal_rows(
     rows = [["", words["rate"], words["faster"]]]
     for name, entry in work["implementations"].items():
         rate = float(f"{entry.get('per_second', 0):.3g}")
-        rows.append(
-            [
-                name,
-                f"{rate:,.0f}" if rate else "–",
-                speedup(entry.get("evolution_is_faster", {})),
-            ]
-        )
+        faster = speedup(entry.get("evolution_is_faster", {}))
+        rows.append([name, f"{rate:,.0f}" if rate else "–", faster])
     return rows
 
 
@@ -256,9 +242,8 @@ def speedup(found: dict[str, Any]) -> str:
     times, low, high = (
         short(x, 2) for x in (found["speedup"], *found["speedup_ci95"])
     )
-    return (  # joiners: an interval stays on one line
-        f"×{times} ({low}\u2060–\u2060{high})"
-    )
+    # joiners: an interval stays on one line
+    return f"×{times} ({low}\u2060–\u2060{high})"
 
 
 def memory_rows(
@@ -266,16 +251,10 @@ def memory_rows(
 ) -> list[list[str]]:
     found = result["memory"]["implementations"].items()
     rows = [["", words["peak"], words["beyond"]]]
-    return rows + [
-        [
-            name,
-            *(
-                words["mb"].format(x=m[key])
-                for key in ("peak_mb", "beyond_start_mb")
-            ),
-        ]
-        for name, m in found
-    ]
+    for name, m in found:
+        sizes = m["peak_mb"], m["beyond_start_mb"]
+        rows.append([name, *(words["mb"].format(x=size) for size in sizes)])
+    return rows
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

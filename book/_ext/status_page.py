@@ -17,12 +17,14 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 FILE = ROOT / "book" / "status.json"
+HEADS = {
+    "en": "seconds of one core, torch, Python, processor, day",
+    "zh": "单核秒数, torch, Python, 处理器, 日期",
+}
 WORDS = {
-    "en": {"head": ["", "seconds of one core", "torch", "Python", "processor", "day"],
-           "changed": "{} (code changed since)", "none": "not measured yet"},
-    "zh": {"head": ["", "单核秒数", "torch", "Python", "处理器", "日期"],
-           "changed": "{}（此后代码有改动）", "none": "尚未测量"},
-}  # fmt: skip
+    "en": {"changed": "{} (code changed since)", "none": "not measured yet"},
+    "zh": {"changed": "{}（此后代码有改动）", "none": "尚未测量"},
+}
 
 
 def code_digest(name: str) -> str:
@@ -42,39 +44,20 @@ def code_digest(name: str) -> str:
 
 def rows(language: str) -> list[list[str]]:
     """The head and a row for each notebook."""
-    words, known = (
-        WORDS[language],
-        json.loads(FILE.read_text("utf8"))["notebooks"],
-    )
-    table = [words["head"]]
+    words = WORDS[language]
+    known = json.loads(FILE.read_text("utf8"))["notebooks"]
+    table = [["", *HEADS[language].split(", ")]]
     for number, name in titles().items():
         link = f"[{number}](/notebooks/{language}/{name}.ipynb)"
         if name not in known:
-            table.append(
-                [link, words["none"], *[""] * (len(words["head"]) - 2)]
-            )
+            table.append([link, words["none"], *[""] * (len(table[0]) - 2)])
             continue
         m = known[name]
-        day = (
-            m["date"]
-            if m["code"] == code_digest(name)
-            else words["changed"].format(m["date"])
-        )
-        table.append(
-            [
-                link,
-                *map(
-                    str,
-                    (
-                        m["core_seconds"],
-                        m["torch"],
-                        m["python"],
-                        m["processor"],
-                    ),
-                ),
-                day,
-            ]
-        )
+        day = m["date"]
+        if m["code"] != code_digest(name):
+            day = words["changed"].format(day)
+        measured = ("core_seconds", "torch", "python", "processor")
+        table.append([link, *(str(m[key]) for key in measured), day])
     return table
 
 

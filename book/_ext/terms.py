@@ -20,6 +20,7 @@ from sphinx.util.docutils import SphinxDirective
 
 FILE = Path(__file__).resolve().parents[1] / "terms.yml"
 WHERE = {"en": " ({})", "zh": "（{} 节）"}
+OTHER = {"en": " · {}", "zh": "（{}）"}  # its name in the other language
 
 
 @cache
@@ -33,12 +34,9 @@ def in_order(language: str) -> list[dict[str, Any]]:
     """By the alphabet; Chinese by sound, which is how its old national encoding
     orders the common characters.
     """
-    return sorted(
-        terms(),
-        key=lambda t: (
-            t["en"].lower() if language == "en" else t["zh"].encode("gb18030")
-        ),
-    )
+    if language == "en":
+        return sorted(terms(), key=lambda term: term["en"].lower())
+    return sorted(terms(), key=lambda term: term["zh"].encode("gb18030"))
 
 
 def dictionary() -> str:
@@ -62,13 +60,9 @@ class GlossaryOfTerms(SphinxDirective):
         other = {"en": "zh", "zh": "en"}[language]
         lines = ["```{eval-rst}", ".. glossary::", ""]
         for term in in_order(language):
-            there = (
-                ""
-                if term["zh"] == term["en"]
-                else {"en": f" · {term['zh']}", "zh": f"（{term[other]}）"}[
-                    language
-                ]
-            )
+            there = ""
+            if term["zh"] != term["en"]:
+                there = OTHER[language].format(term[other])
             where = WHERE[language].format(link(term["section"], language))
             lines += [
                 f"   {term[language]}{there}",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Drawings of ideas: the two loops, an episode, the three families. Used in
-chapter 2 of the book.
+"""Drawings of ideas: the two loops, an episode, the three families.
+
+Used in chapter 2 of the book.
 
 A drawing is SVG on a white panel of its own, so that it reads on a dark page
 too. It is the same text each time, since notebooks are compared byte by byte;
@@ -45,8 +46,8 @@ class Drawing:
 
     def _repr_svg_(self) -> str:
         size = (
-            f'width="{WIDTH}" height="{self.height}" viewBox="0 0 {WIDTH}'
-            f' {self.height}"'
+            f'width="{WIDTH}" height="{self.height}"'
+            f' viewBox="0 0 {WIDTH} {self.height}"'
         )
         panel = (
             f'<rect x="1" y="1" width="{WIDTH - 2}" height="{self.height - 2}"'
@@ -56,10 +57,8 @@ class Drawing:
         body = "\n".join(
             (f"<title>{escape(self.title)}</title>", panel, *self.parts)
         )
-        return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" role="img" {size}'
-            f" {font}>\n{body}\n</svg>"
-        )
+        head = f'xmlns="http://www.w3.org/2000/svg" role="img" {size} {font}'
+        return f"<svg {head}>\n{body}\n</svg>"
 
 
 def two_loops() -> Drawing:
@@ -68,8 +67,9 @@ def two_loops() -> Drawing:
 
     Examples
     --------
-    >>> two_loops()
-    Drawing(Two nested loops: the inner loop learns one task, the outer loop learns how)
+    >>> two_loops()  # doctest: +NORMALIZE_WHITESPACE
+    Drawing(Two nested loops: the inner loop learns one task, the outer loop
+    learns how)
     """
     parts = (
         _text(320, 34, "outer loop: learns how to learn", BLUE, bold=True),
@@ -130,8 +130,9 @@ def episode() -> Drawing:
 
     Examples
     --------
-    >>> episode()
-    Drawing(A 3-way 2-shot episode: a support set with labels, a query set without)
+    >>> episode()  # doctest: +NORMALIZE_WHITESPACE
+    Drawing(A 3-way 2-shot episode: a support set with labels, a query set
+    without)
     """
     parts = [
         (
@@ -170,8 +171,7 @@ def episode() -> Drawing:
 
 
 def taxonomy() -> Drawing:
-    """The three families: what the outer loop learns, and what the inner loop
-    does.
+    """The three families: what the outer and what the inner loop learns.
 
     Examples
     --------
@@ -252,8 +252,8 @@ def _text(
 def _head(x: int, y: int, way: int, color: str) -> str:
     """The head of an arrow that points right (1) or left (-1)."""
     return (
-        f'<path d="M{x - 9 * way} {y - 9} L{x + 9 * way} {y} L{x - 9 * way}'
-        f' {y + 9} Z" fill="{color}"/>'
+        f'<path d="M{x - 9 * way} {y - 9} L{x + 9 * way} {y}'
+        f' L{x - 9 * way} {y + 9} Z" fill="{color}"/>'
     )
 
 
@@ -265,8 +265,8 @@ def _arrow(x: int, y: int, end: int, color: str) -> str:
 
 
 def _tile(x: int, y: int, character: tuple[str, ...], hand: str) -> str:
-    """One drawing of a character, 64 x 64; ``hand`` is the matrix by which this
-    writer distorts it.
+    """One drawing of a character, 64 x 64, distorted by this writer's matrix
+    ``hand``.
     """
     lines = "".join(f'<polyline points="{points}"/>' for points in character)
     frame = (
@@ -291,20 +291,17 @@ def _valley(x: int, y: int) -> str:
         f'<path d="M{x + 8} {y + 24} L{x + 25} {y + 48}" stroke="{ORANGE}"'
         ' stroke-width="3"/>'
     )
-    return (
-        curve
-        + step
-        + _dot(x + 8, y + 24, BLUE)
-        + _dot(x + 27, y + 51, ORANGE, 5)
-    )
+    start, end = _dot(x + 8, y + 24, BLUE), _dot(x + 27, y + 51, ORANGE, 5)
+    return curve + step + start + end
 
 
 def _graph(x: int, y: int) -> str:
     """A network in which one path was chosen."""
     spots = ((4, 28), (28, 8), (28, 48), (52, 28))
     lines = "".join(
-        f'<path d="M{x + spots[a][0]} {y + spots[a][1]} L{x + spots[b][0]}'
-        f' {y + spots[b][1]}" stroke="{color}" stroke-width="3"/>'
+        f'<path d="M{x + spots[a][0]} {y + spots[a][1]}'
+        f' L{x + spots[b][0]} {y + spots[b][1]}"'
+        f' stroke="{color}" stroke-width="3"/>'
         for a, b, color in (
             (0, 2, "#c4c4c4"),
             (2, 3, "#c4c4c4"),
@@ -331,10 +328,8 @@ def _stars(x: int, y: int) -> str:
         f"M{x + a - 7} {y + b} h14 M{x + a} {y + b - 7} v14 "
         for a, b in ((14, 13), (44, 41))
     )
-    return (
-        "".join(parts)
-        + f'<path d="{means.strip()}" stroke="{INK}" stroke-width="3"/>'
-    )
+    crosses = f'<path d="{means.strip()}" stroke="{INK}" stroke-width="3"/>'
+    return "".join(parts) + crosses
 
 
 def _dot(x: int, y: int, color: str, radius: int = 7) -> str:

@@ -71,7 +71,7 @@ def wrong(en: str, zh: str) -> Verdict:
 
 
 def exercise(check: Callable[[Any], Verdict]) -> Callable[[Any], Verdict]:
-    """Make a check answer ``...`` with "not answered yet", and an answer that
+    """Make a check meet ``...`` with "not answered yet", and an answer that
     fails with its own error.
 
     Examples

@@ -7,6 +7,7 @@ import inspect
 import json
 import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ __all__ = [
     "GREY",
     "ORANGE",
     "PURPLE",
+    "Listing",
     "Timeline",
     "book_style",
     "show_images",
@@ -31,13 +33,8 @@ __all__ = [
 
 # Okabe & Ito: distinguishable with any colour vision
 # (https://jfly.uni-koeln.de/color/)
-BLUE, ORANGE, GREEN, PURPLE, GREY = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#767676",
-)
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+PURPLE, GREY = "#CC79A7", "#767676"
 
 
 def book_style() -> None:
@@ -53,8 +50,9 @@ def book_style() -> None:
     12.0
     """
     import matplotlib as mpl
-    from cycler import cycler
+    from matplotlib.rcsetup import cycler
 
+    colors = [BLUE, ORANGE, GREEN, PURPLE, GREY]
     mpl.rcParams.update(
         {
             "figure.figsize": (6.4, 3.6),
@@ -63,9 +61,7 @@ def book_style() -> None:
             "font.size": 12,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.prop_cycle": cycler(
-                color=[BLUE, ORANGE, GREEN, PURPLE, GREY]
-            ),
+            "axes.prop_cycle": cycler(color=colors),
             "lines.linewidth": 2,
             "legend.frameon": False,
             "figure.constrained_layout.use": True,
@@ -79,8 +75,7 @@ def show_images(
     titles: Sequence[str] | None = None,
     colors: Sequence[str] | None = None,
 ) -> None:
-    """Draw small images side by side as ink on paper, each with a word below
-    it.
+    """Draw small images side by side as ink on paper, a word below each.
 
     Parameters
     ----------
@@ -96,22 +91,18 @@ def show_images(
     >>> from matplotlib.figure import Figure
     >>> ax = Figure().add_subplot()
     >>> show_images(ax, torch.rand(3, 28, 28), ["a", "b", "c"])
-    >>> ax.images[
-    ...     0
-    ... ].get_array().shape  # with four columns of paper between two images
+    >>> strip = ax.images[0].get_array()
+    >>> strip.shape  # with four columns of paper between two images
     (28, 92)
     """
     n, height, width = images.shape
     gap = 4
     strip = np.ones((height, n * (width + gap) - gap))
-    for i, image in enumerate(images):
-        strip[:, i * (width + gap) : i * (width + gap) + width] = (
-            1 - image.numpy()
-        )
+    left = [i * (width + gap) for i in range(n)]
+    for x, image in zip(left, images, strict=True):
+        strip[:, x : x + width] = 1 - image.numpy()
     ax.imshow(strip, cmap="gray", vmin=0, vmax=1)
-    ax.set_xticks(
-        [i * (width + gap) + width / 2 for i in range(n)], titles or [""] * n
-    )
+    ax.set_xticks([x + width / 2 for x in left], titles or [""] * n)
     ax.set_yticks([])
     ax.tick_params(length=0)
     ax.spines[["left", "bottom"]].set_visible(False)
@@ -121,7 +112,30 @@ def show_images(
         label.set_color(color)
 
 
-def source(*things: Callable[..., Any]) -> Any:
+@dataclass(frozen=True)
+class Listing:
+    """Python code, which a notebook colours where it is the value of a cell.
+
+    Attributes
+    ----------
+    code : str
+
+    Examples
+    --------
+    >>> Listing("print(2 + 3)")
+    print(2 + 3)
+    """
+
+    code: str
+
+    def __repr__(self) -> str:
+        return self.code
+
+    def _repr_markdown_(self) -> str:
+        return f"```python\n{self.code}\n```"
+
+
+def source(*things: Callable[..., Any]) -> Listing:
     """The package's own code of some functions or methods, without their
     docstrings, for a notebook to show.
 
@@ -131,18 +145,15 @@ def source(*things: Callable[..., Any]) -> Any:
 
     Returns
     -------
-    IPython.display.Markdown
+    Listing
 
     Examples
     --------
     >>> import metabook as mb
-    >>> print(source(mb.MAML.adapted).data.splitlines()[1])
-    def adapted(self) -> Weights:
+    >>> source(mb.nas.RandomSearch.ask)
+    def ask(self) -> Architecture:
+        return self.space.random(self.rng)
     """
-    from IPython.display import (
-        Markdown,
-    )  # in every notebook, and needed nowhere else
-
     parts = []
     for thing in things:
         code = textwrap.dedent(inspect.getsource(thing))
@@ -151,7 +162,7 @@ def source(*things: Callable[..., Any]) -> Any:
             end = code.index('"""', start + 3) + 3
             code = code[: code.rindex("\n", 0, start)] + code[end:]
         parts.append(code.rstrip())
-    return Markdown("```python\n" + "\n\n\n".join(parts) + "\n```")  # type: ignore[no-untyped-call]
+    return Listing("\n\n\n".join(parts))
 
 
 class Timeline:
@@ -186,9 +197,8 @@ class Timeline:
     def _repr_html_(self) -> str:
         def items(lang: str) -> str:
             return "".join(
-                f"<li>{e['year']}, <a"
-                f' href="{escape(e["link"])}">{escape(e["who"])}</a>:'
-                f" {escape(e[lang])}</li>"
+                f'<li>{e["year"]}, <a href="{escape(e["link"])}">'
+                f"{escape(e['who'])}</a>: {escape(e[lang])}</li>"
                 for e in self.entries
             )
 
@@ -199,8 +209,8 @@ class Timeline:
         )
 
     def draw(self, ax: "Axes") -> None:
-        """Draw an axis of years on the left, and beside it a line for each
-        entry, as evenly as they can stand.
+        """Draw an axis of years, and beside it the entries, as evenly as they
+        can stand.
         """
         years = [e["year"] for e in self.entries]
         first, last = years[0], years[-1]

@@ -59,9 +59,8 @@ class Experiment:
     lr: float
     test_query: int  # queries a class of a test task, as in the authors' code
     test_steps: int | None  # inner steps at test
-    paper: dict[
-        tuple[int, int], tuple[float, float | None]
-    ]  # (way, shot): accuracy in % and its printed interval
+    # (way, shot): accuracy in % and its printed interval
+    paper: dict[tuple[int, int], tuple[float, float | None]]
     source: str
     differences: str  # from the paper's protocol
 
@@ -218,10 +217,8 @@ def reproduce(
             raise ValueError(f"{what} is {number}; the least is {least}")
     images = omniglot(resize="lanczos") if images is None else images
     of_test = np.array(images.partition) == "test"
-    seen, test = (
-        images.subset(np.flatnonzero(~of_test)),
-        images.subset(np.flatnonzero(of_test)),
-    )
+    seen = images.subset(np.flatnonzero(~of_test))
+    test = images.subset(np.flatnonzero(of_test))
     folder = Path(runs) / f"{name}-seed{seed}-{iterations}"
     resumed, start = (folder / "last.pt").exists(), time.process_time()
     keep_freed_memory()
@@ -243,10 +240,7 @@ def reproduce(
         learner.inner_steps = todo.test_steps
     tests = [
         _test(learner, test, way, shot, todo.test_query, episodes)
-        | {
-            "paper": paper,
-            "paper_ci95": ci95,
-        }
+        | {"paper": paper, "paper_ci95": ci95}
         for (way, shot), (paper, ci95) in todo.paper.items()
     ]
     return {
@@ -282,23 +276,15 @@ def _test(
     """Accuracy on the test classes with their rotations, as in the papers, and
     on the upright ones alone; in %.
     """
+    turned = ("090", "180", "270")
     upright = images.subset(
-        [
-            c
-            for c, name in enumerate(images.names)
-            if not name.endswith(("090", "180", "270"))
-        ]
+        [c for c, name in enumerate(images.names) if not name.endswith(turned)]
     )
-    result: dict[str, Any] = {
-        "way": way,
-        "shot": shot,
-        "query": query,
-        "episodes": episodes,
-    }
+    result: dict[str, Any] = {"way": way, "shot": shot, "query": query}
+    result["episodes"] = episodes
     parts = [("rotated", images, query), ("upright", upright, query)]
-    if (
-        learner.transductive
-    ):  # how many queries there are matters to such a learner
+    # how many queries there are matters to such a learner
+    if learner.transductive:
         parts.append(("rotated_15_queries", images, 15))
     for part, of, queries in parts:
         score = evaluate(

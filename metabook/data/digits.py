@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Handwritten digits that come with scikit-learn: real handwriting without a
-download. Taught in section 3.3.
+download.
+
+Taught in section 3.3.
 """
 
 import numpy as np
@@ -10,7 +12,7 @@ from metabook.data.images import LabelledImages
 __all__ = ["digits"]
 
 
-def digits(size: int = 28) -> LabelledImages:
+def digits(*, size: int = 28) -> LabelledImages:
     """Load scikit-learn's 1,797 digits of 8 x 8 pixels, enlarged.
 
     Parameters
@@ -45,15 +47,11 @@ def digits(size: int = 28) -> LabelledImages:
             " least 8"
         )
     data = load_digits()
-    small = np.round(data.images * (255 / 16)).astype(
-        np.uint8
-    )  # ink is 0 to 16 in the files
+    # ink is 0 to 16 in the files
+    small = np.round(data.images * (255 / 16)).astype(np.uint8)
+    bicubic = Image.Resampling.BICUBIC
     large = [
-        np.asarray(
-            Image.fromarray(image).resize(
-                (size, size), Image.Resampling.BICUBIC
-            )
-        )
+        np.asarray(Image.fromarray(image).resize((size, size), bicubic))
         for image in small
     ]
     return LabelledImages(np.stack(large), data.target)

@@ -14,7 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metabook.data.images import LabelledImages
-from metabook.data.random import random_bits, random_normal, random_uniform
+from metabook.data.random import (
+    check_seed,
+    random_bits,
+    random_normal,
+    random_uniform,
+)
 
 __all__ = ["glyphs"]
 
@@ -31,13 +36,12 @@ class _Classes:
     """The skeletons of B classes, in a box of side 1."""
 
     points: Floats  # (B, strokes, points, 2)
-    lengths: NDArray[
-        np.int64
-    ]  # (B, strokes): control points of each stroke, 0 where there is no stroke
+    # (B, strokes): control points of each stroke, 0 where there is no stroke
+    lengths: NDArray[np.int64]
 
 
 def glyphs(
-    classes: int = 1000, examples: int = 20, size: int = 28, seed: int = 0
+    classes: int = 1000, *, examples: int = 20, size: int = 28, seed: int = 0
 ) -> LabelledImages:
     """Draw a data set of procedural handwriting.
 
@@ -55,6 +59,11 @@ def glyphs(
     LabelledImages
         uint8, (classes * examples, 1, size, size).
 
+    Raises
+    ------
+    ValueError
+        If a number is too small, or the seed is no integer from 0.
+
     Examples
     --------
     >>> glyphs(classes=3, examples=2, seed=0)
@@ -67,6 +76,7 @@ def glyphs(
     ):
         if value < least:
             raise ValueError(f"{name} is {value}; it must be at least {least}")
+    check_seed(seed)
     blocks = []
     for first in range(0, classes, BLOCK):
         seeds = random_bits(seed, np.arange(first, min(first + BLOCK, classes)))
@@ -76,37 +86,30 @@ def glyphs(
     return LabelledImages(
         np.concatenate(blocks),
         labels,
-        [f"glyph {seed}-{c}" for c in range(classes)],
+        names=[f"glyph {seed}-{c}" for c in range(classes)],
     )
 
 
 def _skeletons(seeds: NDArray[np.uint64]) -> _Classes:
-    """Invent a character for each seed: walks that keep turning the same way."""
+    """Invent a character for each seed: walks that keep turning one way."""
     b = len(seeds)
     strokes = 1 + np.searchsorted(
         np.cumsum(STROKE_SHARES)[:-1], random_uniform(seeds, 0)
     )
     stroke = np.arange(STROKES)
     key = random_bits(seeds[:, None], 1, stroke)  # (B, strokes)
-    lengths = 2 + (random_uniform(key, 0) ** 0.8 * (POINTS - 1)).astype(
-        np.int64
-    )
+    more = random_uniform(key, 0) ** 0.8 * (POINTS - 1)
+    lengths = 2 + more.astype(np.int64)
     lengths[stroke >= strokes[:, None]] = 0
 
-    compass = np.floor(random_uniform(key, 1) * 8) * (
-        np.pi / 4
-    ) + 0.12 * random_normal(key, 2)
-    heading = np.where(
-        random_uniform(key, 3) < 0.75,
-        compass,
-        2 * np.pi * random_uniform(key, 4),
-    )
-    turn = 0.75 * random_normal(
-        key, 5
-    )  # radians a step, constant along a stroke: arcs and loops
-    step = (0.9 + 0.5 * random_uniform(key, 6)) / np.maximum(
-        lengths, 3
-    )  # many points: short steps
+    compass = np.floor(random_uniform(key, 1) * 8) * (np.pi / 4)
+    compass += 0.12 * random_normal(key, 2)
+    anywhere = 2 * np.pi * random_uniform(key, 4)
+    heading = np.where(random_uniform(key, 3) < 0.75, compass, anywhere)
+    # radians a step, constant along a stroke: arcs and loops
+    turn = 0.75 * random_normal(key, 5)
+    # many points: short steps
+    step = (0.9 + 0.5 * random_uniform(key, 6)) / np.maximum(lengths, 3)
 
     points = np.zeros((b, STROKES, POINTS, 2))
     for s in range(STROKES):
@@ -131,9 +134,8 @@ def _skeletons(seeds: NDArray[np.uint64]) -> _Classes:
                 [np.cos(angle), np.sin(angle)], axis=-1
             )
             there = points[:, s, p - 1] + move
-            points[:, s, p] = 1 - np.abs(
-                1 - np.abs(there)
-            )  # reflect at the walls of the box
+            # reflect at the walls of the box
+            points[:, s, p] = 1 - np.abs(1 - np.abs(there))
     return _Classes(_fill_the_box(points, lengths), lengths)
 
 
@@ -161,18 +163,18 @@ def _instances(
     pens : (B * examples,)
         Half-width of the pen.
     """
-    key = random_bits(seeds[:, None], 2, np.arange(examples)).reshape(
-        -1
-    )  # one for each drawing
+    # one for each drawing
+    key = random_bits(seeds[:, None], 2, np.arange(examples)).reshape(-1)
     points = np.repeat(classes.points, examples, axis=0)
     lengths = np.repeat(classes.lengths, examples, axis=0)
     n = len(key)
-    noise = random_normal(
-        key[:, None], np.arange(STROKES * (POINTS + 1) * 2)
-    ).reshape(n, STROKES, POINTS + 1, 2)
+    numbers = np.arange(STROKES * (POINTS + 1) * 2)
+    noise = random_normal(key[:, None], numbers)
+    noise = noise.reshape(n, STROKES, POINTS + 1, 2)
+    # each point, then each stroke
     points = (
         points + 0.036 * noise[:, :, :POINTS] + 0.032 * noise[:, :, POINTS:]
-    )  # each point, then each stroke
+    )
     curve = _catmull_rom(points, lengths)  # (n, strokes, SAMPLES, 2)
 
     g = random_normal(key[:, None], 1000 + np.arange(6)).T
@@ -199,21 +201,19 @@ def _instances(
         ],
         axis=2,
     )
-    weights = (weights + 1e-4) * (lengths > 0)[
-        :, :, None
-    ]  # a stroke of length zero is still a dot
+    # a stroke of length zero is still a dot
+    weights = (weights + 1e-4) * (lengths > 0)[:, :, None]
     pens = 0.026 * np.exp(0.2 * random_normal(key, 1006))
     return curve.reshape(n, -1, 2), weights.reshape(n, -1), pens
 
 
 def _catmull_rom(points: Floats, lengths: NDArray[np.int64]) -> Floats:
-    """A smooth curve through the control points: (n, strokes, points, 2) -> (n,
-    strokes, SAMPLES, 2).
+    """A smooth curve through the control points:
+    (n, strokes, points, 2) -> (n, strokes, SAMPLES, 2).
     """
     last = np.maximum(lengths - 1, 1)[..., None]
-    at = (
-        np.linspace(0, 1, SAMPLES) * last
-    )  # (n, strokes, SAMPLES), in units of control points
+    # (n, strokes, SAMPLES), in units of control points
+    at = np.linspace(0, 1, SAMPLES) * last
     i = np.minimum(at.astype(np.int64), last - 1)
     t = (at - i)[..., None]
 
@@ -223,16 +223,9 @@ def _catmull_rom(points: Floats, lengths: NDArray[np.int64]) -> Floats:
         )
 
     p0, p1, p2, p3 = point(i - 1), point(i), point(i + 1), point(i + 2)
-    curve: Floats = 0.5 * (
-        2 * p1
-        + t
-        * (
-            p2
-            - p0
-            + t
-            * (2 * p0 - 5 * p1 + 4 * p2 - p3 + t * (3 * p1 - 3 * p2 + p3 - p0))
-        )
-    )
+    a = 3 * p1 - 3 * p2 + p3 - p0
+    b = 2 * p0 - 5 * p1 + 4 * p2 - p3
+    curve: Floats = 0.5 * (2 * p1 + t * (p2 - p0 + t * (b + t * a)))
     return curve
 
 
@@ -242,29 +235,28 @@ def _render(
     r"""Ink where the distance to the nearest stroke is below the pen's
     half-width, antialiased.
 
-    The distance is a soft minimum, d^2 = -2 s^2 log sum_k w_k exp(-|x - p_k|^2
-    / 2 s^2) / s. The exponential separates into one factor for each axis, so a
-    batch of images is one batched matrix product.
+    The distance is a soft minimum,
+
+        d^2 = -2 s^2 log sum_k w_k exp(-|x - p_k|^2 / 2 s^2) / s.
+
+    The exponential separates into one factor for each axis, so a batch of
+    images is one batched matrix product.
     """
     scale, s = 0.7, 0.018  # share of the image that the box fills; softness
     grid = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     p = (scale * strokes).astype(np.float32)
+    # (n, K, size)
     across, down = (
         np.exp(-((grid - p[:, :, axis, None]) ** 2) / (2 * s * s))
         for axis in (0, 1)
-    )  # (n, K, size)
+    )
     w = (scale * weights / s).astype(np.float32)
-    field = (down * w[:, :, None]).transpose(
-        0, 2, 1
-    ) @ across  # (n, size, size)
+    # (n, size, size)
+    field = (down * w[:, :, None]).transpose(0, 2, 1) @ across
     distance = np.sqrt(
         np.maximum(-2 * s * s * np.log(np.maximum(field, 1e-30)), 0)
     )
-    ink = np.clip(
-        (scale * pens[:, None, None].astype(np.float32) - distance) * size
-        + 0.5,
-        0,
-        1,
-    )
+    half_width = scale * pens[:, None, None].astype(np.float32)
+    ink = np.clip((half_width - distance) * size + 0.5, 0, 1)
     pixels: NDArray[np.uint8] = np.round(255 * ink).astype(np.uint8)
     return pixels

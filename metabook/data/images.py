@@ -1,35 +1,45 @@
 # SPDX-License-Identifier: MIT
-"""Labelled images, and splits that keep whole classes apart. Taught in section
-2.1 of the book.
+"""Labelled examples, images above all, and splits that keep whole classes
+apart. Taught in section 2.1 of the book.
 """
 
-import itertools
+import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from metabook.data.random import random_bits
+from metabook.data.arrays import as_classes, as_examples
 from metabook.data.settings import described
+from metabook.data.splits import classes_of_parts, rows_of_parts
 
 __all__ = ["LabelledImages"]
 
+Integers = NDArray[np.int64]
+Self = TypeVar("Self", bound="LabelledImages")
+
 
 class LabelledImages:
-    """Images of many classes, sorted by class.
+    """Examples of many classes, sorted by class: images, but also signals,
+    feature vectors or tokens.
 
     Parameters
     ----------
-    images : array or Tensor of uint8, (N, H, W) or (N, C, H, W)
-        0 is background and 255 is full ink.
-    labels : array of int, (N,)
-        Class of each image, 0 to C - 1; every class has at least one image.
+    images : array or Tensor, (N, ...)
+        One example a row. uint8 are pixels, (N, H, W) or (N, C, H, W), with 0
+        for background and 255 for full ink. Floats of any shape, such as
+        signals (N, C, L) or vectors (N, D), and integers (int32 or int64), such
+        as tokens (N, L), are handed on as they are.
+    labels : sequence of int or str, (N,)
+        Class of each example. The different labels, in ascending order, are
+        classes 0 to C - 1.
     names : sequence of str, optional
-        Name of each class; its number unless given.
+        Name of each class, in that order; its label unless given.
     groups : sequence of int, optional
-        Classes of one group never part in a split, as the four rotations of one
+        Classes of one group never part in `split`, as the four rotations of one
         character. Each class is a group of its own unless given.
     partition : sequence of str, optional
         The data set's own split: ``"train"``, ``"valid"`` or ``"test"`` for
@@ -37,67 +47,61 @@ class LabelledImages:
 
     Attributes
     ----------
+    images : Tensor, (N, ...)
+        The examples, sorted by class. A subclass keeps its own here too, so
+        that its parts have theirs.
+    labels : Tensor of int64, (N,)
+        The class of each, 0 to C - 1.
     counts, offsets : array of int64, (classes,)
         Class c is rows ``offsets[c]`` to ``offsets[c] + counts[c] - 1`` of
         ``images``.
 
+    Raises
+    ------
+    ValueError
+        If examples are of another kind or not finite, or labels, names, groups
+        or the partition do not fit them.
+
     Examples
     --------
     >>> data = LabelledImages(
-    ...     np.zeros((6, 28, 28), np.uint8),
-    ...     [0, 1, 2, 0, 1, 2],
-    ...     names=["a", "b", "c"],
+    ...     np.zeros((6, 28, 28), np.uint8), ["b", "a", "c", "b", "a", "c"]
     ... )
-    >>> data
-    LabelledImages(3 classes, 6 images of 1 x 28 x 28)
+    >>> data, data.names
+    (LabelledImages(3 classes, 6 images of 1 x 28 x 28), ['a', 'b', 'c'])
+    >>> example, label = data[0]
+    >>> example.shape, label
+    (torch.Size([1, 28, 28]), 0)
+    >>> LabelledImages(torch.randn(4, 2, 100), [7, 7, 9, 9])
+    LabelledImages(2 classes, 4 examples of 2 x 100, float32)
     """
+
+    images: Tensor
+    labels: Tensor
+    names: list[str]
+    counts: Integers
+    offsets: Integers
 
     def __init__(
         self,
         images: np.ndarray | Tensor,
-        labels: Sequence[int] | np.ndarray,
+        labels: Sequence[int] | Sequence[str] | np.ndarray | Tensor,
+        *,
         names: Sequence[str] | None = None,
         groups: Sequence[int] | np.ndarray | None = None,
         partition: Sequence[str] | None = None,
     ) -> None:
-        images, labels = torch.as_tensor(images), np.asarray(labels)
-        if images.dtype != torch.uint8 or images.dim() not in (3, 4):
-            raise ValueError(
-                f"images are {images.dtype} of shape {tuple(images.shape)};"
-                " they must be uint8, (N, H, W) or (N, C, H, W), with 0 for"
-                " background and 255 for full ink"
-            )
-        if labels.shape != (len(images),):
-            raise ValueError(
-                f"{len(images)} images but labels of shape {labels.shape};"
-                " there is one label an image"
-            )
-        if len(labels) == 0:
-            raise ValueError("there are no images")
-        if labels.dtype.kind not in "iu" or labels.min() < 0:
-            raise ValueError(
-                f"labels are {labels.dtype}; they are class numbers, integers"
-                " from 0"
-            )
-        classes = int(labels.max()) + 1
-        self.counts = np.bincount(labels, minlength=classes).astype(np.int64)
-        if not self.counts.all():
-            raise ValueError(
-                f"class {int(np.argmin(self.counts))} has no image; labels run"
-                " from 0 without a gap"
-            )
-        order = np.argsort(labels, kind="stable")
-        images = images[:, None] if images.dim() == 3 else images
+        examples = as_examples(images)
+        kinds, numbers = as_classes(labels, len(examples))
+        order = np.argsort(numbers, kind="stable")
         in_order = bool((order == np.arange(len(order))).all())
-        self.images = images if in_order else images[torch.from_numpy(order)]
-        self.offsets = np.concatenate(
-            [[0], np.cumsum(self.counts)[:-1]]
-        ).astype(np.int64)
-        self.names = (
-            [str(c) for c in range(classes)] if names is None else list(names)
+        self.images = (
+            examples if in_order else examples[torch.from_numpy(order)]
         )
+        self._count(np.bincount(numbers).astype(np.int64))
+        self.names = kinds if names is None else list(names)
         self.groups = (
-            np.arange(classes) if groups is None else np.asarray(groups)
+            np.arange(len(kinds)) if groups is None else np.asarray(groups)
         )
         self.partition = None if partition is None else list(partition)
         for name, values in (
@@ -105,25 +109,35 @@ class LabelledImages:
             ("groups", self.groups),
             ("partition", self.partition),
         ):
-            if values is not None and len(values) != classes:
-                raise ValueError(f"{classes} classes but {len(values)} {name}")
+            if values is not None and len(values) != len(kinds):
+                raise ValueError(
+                    f"{len(kinds)} classes but {len(values)} {name}"
+                )
         if self.partition is not None and len(
             {*zip(self.groups, self.partition, strict=True)}
         ) != len({*self.groups}):
             raise ValueError("the partition tears a group of classes apart")
 
+    def _count(self, counts: Integers) -> None:
+        self.counts, self.offsets = counts, np.cumsum(counts) - counts
+        numbers = torch.arange(len(counts))
+        self.labels = numbers.repeat_interleave(torch.from_numpy(counts))
+
     def __len__(self) -> int:
         return len(self.images)
 
     def __repr__(self) -> str:
-        size = " x ".join(map(str, self.images.shape[1:]))
+        pixels = self.images.dtype == torch.uint8
+        kind = str(self.images.dtype).removeprefix("torch.")
         return (
-            f"LabelledImages({len(self.names)} classes, {len(self)} images of"
-            f" {size})"
+            f"{type(self).__name__}({len(self.names)} classes, {len(self)}"
+            f" {'images' if pixels else 'examples'} of"
+            f" {' x '.join(map(str, self.images.shape[1:]))}"
+            f"{'' if pixels else f', {kind}'})"
         )
 
     def settings(self) -> dict[str, Any]:
-        """What tells these images from others: pixels and class sizes, not
+        """What tells these examples from others: values and class sizes, not
         names.
         """
         return {
@@ -131,19 +145,38 @@ class LabelledImages:
             "counts": described(self.counts),
         }
 
-    def pixels(self, rows: Tensor) -> Tensor:
-        """The images at ``rows`` (any shape) as float32 in [0, 1], of shape
-        ``rows.shape + (C, H, W)``.
+    def __getitem__(
+        self, key: int | slice | Sequence[int] | np.ndarray | Tensor
+    ) -> tuple[Tensor, int | Tensor]:
+        """One example, as `pixels` gives it, and its label; of several rows,
+        examples (n, ...) and labels (n,).
         """
-        chosen = self.images.index_select(
-            0, rows.flatten()
-        )  # many times faster than images[rows]
-        return (
-            chosen.view(*rows.shape, *self.images.shape[1:]).float().div_(255)
-        )
+        if isinstance(key, (int, np.integer)):
+            row = range(len(self))[key]  # counts from the end, knows the end
+            return self.pixels(torch.tensor(row)), int(self.labels[row])
+        rows = torch.arange(len(self))[key]
+        return self.pixels(rows), self.labels[rows]
 
-    def subset(self, classes: Sequence[int] | np.ndarray) -> "LabelledImages":
-        """The images of some classes, renumbered from 0 in the order given."""
+    def pixels(self, rows: Tensor) -> Tensor:
+        """The examples at ``rows`` (any shape), of shape ``rows.shape + (C, H,
+        W)``: pixels as float32 in [0, 1], everything else as it is.
+        """
+        # many times faster than images[rows]
+        chosen = self.images.index_select(
+            0, rows.flatten().to(self.images.device)
+        ).view(*rows.shape, *self.images.shape[1:])
+        if self.images.dtype == torch.uint8:
+            return chosen.float().div_(255)
+        return chosen
+
+    def subset(self: Self, classes: Sequence[int] | np.ndarray) -> Self:
+        """The examples of some classes, renumbered from 0 in the order given.
+
+        Raises
+        ------
+        ValueError
+            If these are not different class numbers, or none at all.
+        """
         classes = np.asarray(classes)
         if len(classes) == 0:
             raise ValueError("a subset needs at least one class")
@@ -154,21 +187,43 @@ class LabelledImages:
         rows = np.concatenate(
             [self.offsets[c] + np.arange(self.counts[c]) for c in classes]
         )
-        return LabelledImages(
-            self.images[torch.from_numpy(rows)],
-            np.repeat(np.arange(len(classes)), self.counts[classes]),
-            [self.names[c] for c in classes],
-            self.groups[classes],
-            (
-                None
-                if self.partition is None
-                else [self.partition[c] for c in classes]
-            ),
-        )
+        part = self._at(rows, self.counts[classes])
+        part.names = [self.names[c] for c in classes]
+        part.groups = self.groups[classes]
+        if self.partition is not None:
+            part.partition = [self.partition[c] for c in classes]
+        return part
 
-    def split(
-        self, *fractions: float, seed: int = 0
-    ) -> tuple["LabelledImages", ...]:
+    def _at(self: Self, rows: Integers, counts: Integers) -> Self:
+        """A copy with some rows, which are ``counts`` of each class."""
+        part = copy.copy(self)
+        part.images = self.images[torch.from_numpy(rows)]
+        part._count(counts)
+        return part
+
+    def at_least(self: Self, examples: int) -> Self:
+        """The classes with at least so many examples.
+
+        Raises
+        ------
+        ValueError
+            If no class has as many.
+
+        Examples
+        --------
+        >>> data = LabelledImages(torch.randn(5, 3), [0, 0, 0, 1, 1])
+        >>> data.at_least(3).names
+        ['0']
+        """
+        if examples > self.counts.max():
+            raise ValueError(
+                f"no class has {examples} examples; the largest,"
+                f" {self.names[int(np.argmax(self.counts))]!r}, has"
+                f" {self.counts.max()}"
+            )
+        return self.subset(np.flatnonzero(self.counts >= examples))
+
+    def split(self: Self, *fractions: float, seed: int = 0) -> tuple[Self, ...]:
         """Split by class, so that no class (and no group of classes) is in two
         parts.
 
@@ -190,47 +245,59 @@ class LabelledImages:
         Examples
         --------
         >>> import metabook as mb
-        >>> [
-        ...     len(part.names)
-        ...     for part in mb.glyphs(classes=30, seed=0).split(0.8, 0.1, 0.1)
-        ... ]
+        >>> parts = mb.glyphs(classes=30, seed=0).split(0.8, 0.1, 0.1)
+        >>> [len(part.names) for part in parts]
         [24, 3, 3]
         """
-        if not fractions:
-            if self.partition is None:
-                raise ValueError(
-                    "these images come without a split of their own: give"
-                    " fractions, as .split(0.8, 0.2)"
-                )
-            own = np.asarray(self.partition)
-            missing = [
-                part
-                for part in ("train", "valid", "test")
-                if part not in self.partition
-            ]
-            if missing:
-                raise ValueError(
-                    f"the own split of these images has no {missing[0]!r}"
-                    " class: give fractions"
-                )
-            return tuple(
-                self.subset(np.flatnonzero(own == part))
-                for part in ("train", "valid", "test")
-            )
-        if min(fractions) <= 0 or sum(fractions) > 1 + 1e-9:
+        if fractions:
+            parts = classes_of_parts(self.groups, fractions, seed)
+            return tuple(self.subset(classes) for classes in parts)
+        if self.partition is None:
             raise ValueError(
-                f"fractions {fractions} must be positive and sum to at most 1"
+                "these images come without a split of their own: give"
+                " fractions, as .split(0.8, 0.2)"
             )
-        groups = np.unique(self.groups)
-        shuffled = groups[np.argsort(random_bits(seed, np.arange(len(groups))))]
-        cuts = np.round(np.cumsum([0.0, *fractions]) * len(groups)).astype(int)
-        parts = [shuffled[a:b] for a, b in itertools.pairwise(cuts)]
-        if min(map(len, parts)) == 0:
-            raise ValueError(
-                f"{len(groups)} groups of classes are too few for fractions"
-                f" {fractions}: a part is empty"
-            )
+        own = np.asarray(self.partition)
+        for part in ("train", "valid", "test"):
+            if part not in self.partition:
+                raise ValueError(
+                    f"the own split of these images has no {part!r} class: give"
+                    " fractions"
+                )
         return tuple(
-            self.subset(np.flatnonzero(np.isin(self.groups, part)))
-            for part in parts
+            self.subset(np.flatnonzero(own == part))
+            for part in ("train", "valid", "test")
+        )
+
+    def split_examples(
+        self: Self, *fractions: float, seed: int = 0
+    ) -> tuple[Self, ...]:
+        """Split within the classes: every class is in every part, an example in
+        one at most.
+
+        Parameters
+        ----------
+        *fractions : float
+            Share of each class's examples that each part gets; their sum is at
+            most 1.
+        seed : int
+            Which examples go where.
+
+        Raises
+        ------
+        ValueError
+            If a class has too few examples for a part.
+
+        Examples
+        --------
+        >>> import metabook as mb
+        >>> train, test = mb.digits().split_examples(0.7, 0.3, seed=0)
+        >>> len(train), len(test), len(train.names), len(test.names)
+        (1258, 539, 10, 10)
+        """
+        return tuple(
+            self._at(rows, counts)
+            for rows, counts in rows_of_parts(
+                self.counts, self.names, fractions, seed
+            )
         )

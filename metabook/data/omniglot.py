@@ -27,8 +27,14 @@ from metabook.data.images import LabelledImages
 
 __all__ = ["omniglot"]
 
-_IMAGES = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/images_{part}.zip"
-_SPLITS = "https://raw.githubusercontent.com/jakesnell/prototypical-networks/master/data/omniglot/splits/vinyals/{part}.txt"
+_IMAGES = (
+    "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
+    "/images_{part}.zip"
+)
+_SPLITS = (
+    "https://raw.githubusercontent.com/jakesnell/prototypical-networks/master"
+    "/data/omniglot/splits/vinyals/{part}.txt"
+)
 # SHA-256 over the sorted PNG members: name, zero byte, SHA-256 of the bytes.
 # Repacked archives pass too.
 _ARCHIVES = {
@@ -59,6 +65,7 @@ _LISTS = {
 _MEMBER = re.compile(
     r"images_(?:background|evaluation)/([^/\\]+/character\d\d)/\d{4}_\d\d\.png"
 )
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _LARGEST = 100_000  # bytes; the real images have a few hundred
 _LARGEST_DOWNLOAD = 50_000_000
 _WAY_OUT = (
@@ -72,15 +79,14 @@ T = TypeVar("T")
 
 
 def omniglot(
-    rotations: bool = True, size: int = 28, resize: str = "nearest"
+    *, rotations: bool = True, size: int = 28, resize: str = "nearest"
 ) -> LabelledImages:
-    """Load Omniglot with the split of Vinyals et al.; the first time, download
-    it (14 MB).
+    """Load Omniglot with the split of Vinyals et al.
 
-    A copy is looked for in the folder ``omniglot`` of ``$METABOOK_DATA``, then
-    in the user's cache. Its contents are compared with known digests before
-    anything is used. ``.split()`` gives 1,028 training, 172 validation and 423
-    test characters.
+    The first time it is downloaded (14 MB). A copy is looked for in the folder
+    ``omniglot`` of ``$METABOOK_DATA``, then in the user's cache. Its contents
+    are compared with known digests before anything is used. ``.split()`` gives
+    1,028 training, 172 validation and 423 test characters.
 
     Parameters
     ----------
@@ -120,9 +126,8 @@ def omniglot(
     """
     if resize not in ("nearest", "lanczos"):
         raise ValueError(f"resize is {resize!r}; choose 'nearest' or 'lanczos'")
-    drawings: dict[
-        str, list[bytes]
-    ] = {}  # "Alphabet/characterNN" -> its twenty PNG files
+    # "Alphabet/characterNN" -> its twenty PNG files
+    drawings: dict[str, list[bytes]] = {}
     for part in _ARCHIVES:
         files = _obtain(
             f"images_{part}.zip",
@@ -159,9 +164,9 @@ def omniglot(
     return LabelledImages(
         images.reshape(-1, size, size),
         np.repeat(np.arange(classes), images.shape[2]),
-        [f"{name}/rot{90 * k:03d}" for name in characters for k in turns],
-        np.repeat(np.arange(len(characters)), len(turns)),
-        [part_of[name] for name in characters for _ in turns],
+        names=[f"{name}/rot{90 * k:03d}" for name in characters for k in turns],
+        groups=np.repeat(np.arange(len(characters)), len(turns)),
+        partition=[part_of[name] for name in characters for _ in turns],
     )
 
 
@@ -200,28 +205,22 @@ def _members(archive: bytes, part: str) -> dict[str, bytes]:
                     f"it holds {len(members):,} images, and not {count:,}"
                 )
             for info in members:
-                honest = (
-                    info.compress_type
-                    in (
-                        zipfile.ZIP_STORED,
-                        zipfile.ZIP_DEFLATED,
-                    )
-                    and info.file_size <= _LARGEST
-                )
-                if not _MEMBER.fullmatch(info.filename) or not honest:
+                if (
+                    not _MEMBER.fullmatch(info.filename)
+                    or info.compress_type not in _METHODS
+                    or info.file_size > _LARGEST
+                ):
                     raise Refused(
                         f"it holds {info.filename!r} of {info.file_size:,}"
                         " bytes, which Omniglot does not"
                     )
                 with source.open(info) as file:
-                    images[info.filename] = file.read(
-                        _LARGEST
-                    )  # never more, whatever the archive claims
+                    # never more, whatever the archive claims
+                    images[info.filename] = file.read(_LARGEST)
     except Refused:
         raise
-    except (
-        Exception
-    ) as error:  # a broken archive can make zipfile raise nearly anything
+    # a broken archive can make zipfile raise nearly anything
+    except Exception as error:
         raise Refused(f"it is not a whole zip archive ({error})") from error
     total = hashlib.sha256()
     for name in sorted(images):
@@ -236,14 +235,11 @@ def _members(archive: bytes, part: str) -> dict[str, bytes]:
 
 
 def _lines(text: bytes, part: str) -> list[str]:
-    """The classes in a list of the split, once their digest is the known one."""
+    """The classes in a list of the split, once its digest is the known one."""
     count, digest = _LISTS[part]
     lines = sorted(text.decode("utf8", "replace").split())
-    if (
-        len(lines) != count
-        or hashlib.sha256("".join(f"{x}\n" for x in lines).encode()).hexdigest()
-        != digest
-    ):
+    whole = "".join(f"{line}\n" for line in lines).encode()
+    if len(lines) != count or hashlib.sha256(whole).hexdigest() != digest:
         raise Refused(
             f"its {len(lines):,} lines are not the {count:,} classes of the"
             " split"

@@ -11,15 +11,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-__all__ = ["random_bits", "random_choice", "random_normal", "random_uniform"]
+__all__ = [
+    "check_seed",
+    "random_bits",
+    "random_choice",
+    "random_normal",
+    "random_uniform",
+]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 # arrays of no dimension: a NumPy scalar would be made into one at every use,
 # which takes as long as the arithmetic
-_M1, _M2 = (
-    np.array(0xBF58476D1CE4E5B9, np.uint64),
-    np.array(0x94D049BB133111EB, np.uint64),
-)
+_M1 = np.array(0xBF58476D1CE4E5B9, np.uint64)
+_M2 = np.array(0x94D049BB133111EB, np.uint64)
 _30, _27, _31 = (np.array(shift, np.uint64) for shift in (30, 27, 31))
 
 
@@ -27,6 +31,26 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     x = (x ^ (x >> _30)) * _M1
     x = (x ^ (x >> _27)) * _M2
     return x ^ (x >> _31)
+
+
+def check_seed(seed: int) -> int:
+    """Return a seed as it is, or refuse what the hash would silently round.
+
+    Raises
+    ------
+    ValueError
+        If it is no integer from 0 to 2**64 - 1.
+
+    Examples
+    --------
+    >>> check_seed(7)
+    7
+    """
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+        raise ValueError(
+            f"seed is {seed!r}; it must be an integer from 0 to 2**64 - 1"
+        )
+    return int(seed)
 
 
 def random_bits(seed: ArrayLike, *counters: ArrayLike) -> NDArray[np.uint64]:
@@ -50,11 +74,8 @@ def random_bits(seed: ArrayLike, *counters: ArrayLike) -> NDArray[np.uint64]:
     with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is the point
         bits = _mix(np.asarray(seed).astype(np.uint64) + _GOLDEN)
         for counter in counters:
-            bits = _mix(
-                bits
-                + _GOLDEN
-                * (np.asarray(counter).astype(np.uint64) + np.uint64(1))
-            )
+            step = np.asarray(counter).astype(np.uint64) + np.uint64(1)
+            bits = _mix(bits + _GOLDEN * step)
     return bits
 
 
@@ -99,9 +120,8 @@ def random_choice(
     >>> random_choice(random_bits(0, [1, 2]), population=1000, k=3).shape
     (2, 3)
     """
-    bits = random_bits(
-        seed, np.arange(2 * k)[:, None]
-    )  # (2 k, rows): k draws, and k keys to shuffle by
+    # (2 k, rows): k draws, and k keys to shuffle by
+    bits = random_bits(seed, np.arange(2 * k)[:, None])
     last = np.asarray(population, np.int64) - np.arange(k, 0, -1)[:, None]
     chosen = (_uniform(bits[:k]) * (last + 1)).astype(np.int64)
     for j in range(1, k):

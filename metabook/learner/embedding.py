@@ -4,7 +4,7 @@ queries against the support set.
 
 Only the scoring looks at an episode. In evaluation mode a vector depends on its
 own example alone, so that one pass over a test set serves every episode drawn
-from it: see `metabook.evaluate_embedded`.
+from it: see `metabook.evaluate_embedded`. Taught in section 3.3 of the book.
 """
 
 from abc import abstractmethod
@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metabook.learner.labels import check_batch, label_columns
-from metabook.learner.protocol import Learner, LossFn
+from metabook.learner.losses import LossFn
+from metabook.learner.protocol import Learner, State
+from metabook.models.outputs import one_tensor
 
 __all__ = ["EmbeddingLearner"]
 
@@ -40,11 +42,23 @@ class EmbeddingLearner(Learner):
         AVX512-BF16 or AMX; others may be slower). Weights, gradients and the
         scoring keep their own type, and so does all of evaluation. The gradient
         of an episode then errs by about a tenth of its length.
+
+    Examples
+    --------
+    >>> from metabook.metric.protonet import compute_prototypes
+    >>> class NearestMean(EmbeddingLearner):
+    ...     def score(self, support_z, support_y, query_z):
+    ...         means = compute_prototypes(support_z, support_y)
+    ...         return -torch.cdist(query_z, means)
+    >>> x, y = torch.tensor([[[0.0], [4.0]]]), torch.tensor([[7, 8]])
+    >>> NearestMean(nn.Identity()).predict(x, y, torch.tensor([[[1.0]]]))
+    tensor([[7]])
     """
 
     def __init__(
         self,
         embedding: nn.Module,
+        *,
         loss_fn: LossFn = F.cross_entropy,
         embedding_dtype: torch.dtype | None = None,
     ) -> None:
@@ -65,12 +79,33 @@ class EmbeddingLearner(Learner):
         """Embed support and queries in one pass, and score: (T, Q, way)."""
         check_batch(self, support_x, support_y, query_x)
         label_columns(support_y)  # labels are checked before the network runs
-        z = self.embed(
-            torch.cat([support_x, query_x], dim=1)
-        )  # one pass: (T, S + Q, D)
-        return self.score(
-            z[:, : support_x.shape[1]], support_y, z[:, support_x.shape[1] :]
-        )
+        s = support_x.shape[1]
+        z = self.embed(torch.cat([support_x, query_x], dim=1))  # (T, S + Q, D)
+        return self.score(z[:, :s], support_y, z[:, s:])
+
+    def remember(self, support_x: Tensor, support_y: Tensor) -> State:
+        """The encoded support set, `summary`; but the support set itself where
+        its vectors depend on the queries beside it.
+        """
+        if self.training or self.transductive:
+            return super().remember(support_x, support_y)
+        z, y = self.summary(self.embed(support_x), support_y)
+        return {"support_z": z, "support_y": y}
+
+    def answer(self, state: State, query_x: Tensor) -> Tensor:
+        """The scores of queries, from what `remember` kept."""
+        if "support_x" in state:
+            return super().answer(state, query_x)
+        z, y = state["support_z"], state["support_y"]
+        return self.score(z, y, self.embed(query_x))
+
+    def summary(
+        self, support_z: Tensor, support_y: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The fewest vectors that score like these, with their labels: here
+        all of them.
+        """
+        return support_z, support_y
 
     @abstractmethod
     def score(
@@ -94,7 +129,7 @@ class EmbeddingLearner(Learner):
         """Embed examples (T, B, ...) as vectors (T, B, D); where batch
         statistics matter, each task on its own.
         """
-        z = self.features(x)
+        z = self.represent(x)
         if z.dim() != 3:
             raise ValueError(
                 f"the embedding returned {tuple(z.shape[2:])} for one example;"
@@ -103,20 +138,18 @@ class EmbeddingLearner(Learner):
             )
         return z
 
-    def features(self, x: Tensor) -> Tensor:
-        """What the network makes of examples (T, B, ...), of any shape (T, B,
-        ...).
-        """
+    def represent(self, x: Tensor) -> Tensor:
+        """What the network makes of examples (T, B, ...): (T, B, ...)."""
         if self.training and self.embedding_dtype is not None:
             with torch.autocast(x.device.type, self.embedding_dtype):
-                return torch.stack([self.embedding(task) for task in x]).to(
-                    x.dtype
-                )
+                z = torch.stack([*map(self._embedded, x)])
+            return z.to(torch.promote_types(z.dtype, torch.float32))
         if self.transductive or self.training:
-            return torch.stack([self.embedding(task) for task in x])
+            return torch.stack([*map(self._embedded, x)])
         examples = x.flatten(0, 1)
         size = CPU_BATCH if x.device.type == "cpu" else len(examples)
-        z = torch.cat(
-            [self.embedding(part) for part in torch.split(examples, size)]
-        )
+        z = torch.cat([*map(self._embedded, torch.split(examples, size))])
         return z.view(*x.shape[:2], *z.shape[1:])
+
+    def _embedded(self, x: Tensor) -> Tensor:
+        return one_tensor(self.embedding(x))

@@ -8,7 +8,16 @@ Taught in section 2.1 of the book.
 import torch
 from torch import Tensor, nn
 
-__all__ = ["check_batch", "columns_of", "label_columns", "query_targets"]
+__all__ = [
+    "check_batch",
+    "check_dtype",
+    "check_queries",
+    "chosen_columns",
+    "columns_of",
+    "has_classes",
+    "label_columns",
+    "query_targets",
+]
 
 
 def label_columns(support_y: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,9 +72,8 @@ def label_columns(support_y: Tensor) -> tuple[Tensor, Tensor]:
             " holds tasks of one way: pass tasks of other ways as episodes of"
             " their own"
         )
-    classes = values.expand(len(support_y), -1)[present].view(
-        len(support_y), -1
-    )
+    classes = values.expand(len(support_y), -1)[present]
+    classes = classes.view(len(support_y), -1)
     return classes, columns_of(support_y, classes)
 
 
@@ -74,9 +82,8 @@ def columns_of(labels: Tensor, classes: Tensor) -> Tensor:
     its task; a foreign label raises.
     """
     labels, classes = labels.contiguous(), classes.contiguous()
-    columns = torch.searchsorted(classes, labels).clamp_(
-        max=classes.shape[1] - 1
-    )
+    columns = torch.searchsorted(classes, labels)
+    columns.clamp_(max=classes.shape[1] - 1)
     foreign = classes.gather(1, columns) != labels
     if bool(foreign.any()):
         t, q = foreign.nonzero()[0].tolist()
@@ -88,11 +95,29 @@ def columns_of(labels: Tensor, classes: Tensor) -> Tensor:
     return columns
 
 
+def has_classes(support_y: Tensor) -> bool:
+    """Whether the targets are one class label an example, (T, S): not floating
+    ones, and not a label for each pixel.
+    """
+    return not support_y.is_floating_point() and support_y.dim() == 2
+
+
+def chosen_columns(scores: Tensor, way: int) -> Tensor:
+    """The column of the best score, from (T, Q, way) to (T, Q).
+
+    A single score for two classes says by its sign which: column 1 if it is
+    positive.
+    """
+    if way == 2 and scores.shape[-1] == 1:
+        return (scores[..., 0] > 0).long()
+    return scores.argmax(dim=-1)
+
+
 def query_targets(support_y: Tensor, query_y: Tensor) -> Tensor:
     """What the predictions for the queries are compared with: columns for
     labels, floating targets as they are.
     """
-    if support_y.is_floating_point():
+    if not has_classes(support_y):
         return query_y
     return columns_of(query_y, label_columns(support_y)[0])
 
@@ -100,9 +125,7 @@ def query_targets(support_y: Tensor, query_y: Tensor) -> Tensor:
 def check_batch(
     learner: nn.Module, support_x: Tensor, support_y: Tensor, query_x: Tensor
 ) -> None:
-    """Refuse tensors that are not the parts of one batch of tasks, with a
-    message that says which.
-    """
+    """Refuse tensors that are not one batch of tasks, and say which."""
     for name, value in (
         ("support_x", support_x),
         ("support_y", support_y),
@@ -129,19 +152,45 @@ def check_batch(
             f" {tuple(query_x.shape)}; only the second size, the number of"
             " examples, may differ"
         )
-    weight = next(learner.parameters(), support_x)
     for name, x in (("support_x", support_x), ("query_x", query_x)):
-        if (
-            x.is_floating_point()
-            and x.dtype != weight.dtype
-            and not torch.is_autocast_enabled(x.device.type)
-        ):
-            raise ValueError(
-                f"{name} is {x.dtype} but the weights are {weight.dtype}: use"
-                f" {name}.to({weight.dtype})"
-            )
-        if not x.is_floating_point():
-            raise ValueError(
-                f"{name} is {x.dtype}; networks take floating inputs:"
-                f" {name}.float(), images divided by 255"
-            )
+        check_dtype(name, x, next(learner.parameters(), support_x))
+
+
+def check_queries(
+    learner: nn.Module, query_x: Tensor, tasks: int, example: torch.Size
+) -> None:
+    """Refuse queries that are not of so many tasks, or whose examples have
+    another shape than those of the support sets.
+    """
+    if not isinstance(query_x, Tensor):
+        raise ValueError(
+            f"query_x is a {type(query_x).__name__}; predictors take tensors:"
+            " torch.as_tensor(query_x)"
+        )
+    shape = query_x.shape
+    if shape[:1] != (tasks,) or len(shape) < 2 or shape[2:] != example:
+        expected = ", ".join(map(str, (tasks, "queries", *example)))
+        raise ValueError(
+            f"query_x is {tuple(shape)}; it must be ({expected}), as the"
+            " support sets were. For one example of a single task add the"
+            " first two: query_x[None, None]"
+        )
+    check_dtype("query_x", query_x, next(learner.parameters(), query_x))
+
+
+def check_dtype(name: str, x: Tensor, weight: Tensor) -> None:
+    """Refuse inputs of another precision than the learner's weights."""
+    if (
+        x.is_floating_point()
+        and x.dtype != weight.dtype
+        and not torch.is_autocast_enabled(x.device.type)
+    ):
+        raise ValueError(
+            f"{name} is {x.dtype} but the weights are {weight.dtype}: use"
+            f" {name}.to({weight.dtype}), or data of that type from the start"
+        )
+    if x.dtype == torch.uint8:  # other integers are the model's, as tokens
+        raise ValueError(
+            f"{name} is {x.dtype}; images are floats in [0, 1]:"
+            f" {name}.float() / 255"
+        )

@@ -8,9 +8,12 @@ are its parameters, and `Learner.backward` says how. Taught in section 2.1 of
 the book.
 """
 
+import copy
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, TypeVar
+from weakref import WeakSet
 
 import torch
 import torch.nn.functional as F
@@ -18,23 +21,34 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from metabook.data.settings import module_settings
-from metabook.learner.labels import label_columns, query_targets
+from metabook.learner.labels import (
+    check_batch,
+    check_queries,
+    chosen_columns,
+    has_classes,
+    label_columns,
+    query_targets,
+)
+from metabook.learner.losses import LossFn, check_targets
 from metabook.models.norms import SupportNorm
 from metabook.tasks.episode import Episode
 
-__all__ = ["Learner", "LossFn"]
-
-LossFn = Callable[[Tensor, Tensor], Tensor]
+__all__ = ["ClassNames", "Learner", "LossFn", "Predictor", "State"]
 
 # attributes that say how something is computed, and not what
-EXECUTION = frozenset({"execution", "programs", "threads", "vectorized"})
+EXECUTION = frozenset({"compiled", "execution", "threads", "vectorized"})
+
+State = dict[str, Tensor]
+ClassNames = Sequence[str] | Sequence[Sequence[str]]
+SomePredictor = TypeVar("SomePredictor", bound="Predictor")
 
 
 class Learner(nn.Module, ABC):
     """Base of the few-shot learners.
 
-    A subclass writes `forward`; `loss`, `backward` and `predict` follow from
-    it.
+    A subclass writes `forward`; `adapt`, `loss`, `backward` and `predict`
+    follow from it. One that can keep less of a support set than all of it also
+    writes `remember` and `answer`.
 
     Parameters
     ----------
@@ -54,21 +68,18 @@ class Learner(nn.Module, ABC):
     --------
     >>> import torch
     >>> from metabook.learner.labels import label_columns
-    >>> class FirstClass(
-    ...     Learner
-    ... ):  # answers every query with the smallest label of the support set
+    >>> class SmallestLabel(Learner):  # the answer to every query
     ...     def forward(self, support_x, support_y, query_x):
     ...         way = label_columns(support_y)[0].shape[1]
-    ...         return F.one_hot(
-    ...             torch.zeros(query_x.shape[:2], dtype=torch.long), way
-    ...         ).float()
-    >>> FirstClass().predict(
-    ...     torch.rand(1, 4, 3),
-    ...     torch.tensor([[8, 8, 5, 5]]),
-    ...     torch.rand(1, 2, 3),
-    ... )
+    ...         first = torch.zeros(query_x.shape[:2], dtype=torch.long)
+    ...         return F.one_hot(first, way).float()
+    >>> support_x, support_y = torch.rand(1, 4, 3), torch.tensor([[8, 8, 5, 5]])
+    >>> predictor = SmallestLabel().adapt(support_x, support_y)
+    >>> predictor.predict(torch.rand(1, 2, 3))
     tensor([[5, 5]])
     """
+
+    predictor_type: ClassVar["type[Predictor]"]
 
     def __init__(self, loss_fn: LossFn = F.cross_entropy) -> None:
         super().__init__()
@@ -76,7 +87,7 @@ class Learner(nn.Module, ABC):
 
     @property
     def transductive(self) -> bool:
-        """Whether the prediction for a query may depend on the other queries."""
+        """Whether a query's prediction may depend on the other queries."""
         uses_batch = [
             isinstance(m, _BatchNorm) and m.running_mean is None
             for m in self.modules()
@@ -84,6 +95,58 @@ class Learner(nn.Module, ABC):
         return any(uses_batch) or any(
             isinstance(m, SupportNorm) for m in self.modules()
         )
+
+    def adapt(
+        self,
+        support_x: Tensor,
+        support_y: Tensor,
+        *,
+        class_names: ClassNames | None = None,
+    ) -> "Predictor":
+        """Learn each task from its support set.
+
+        Parameters
+        ----------
+        support_x : Tensor, (T, S, ...)
+        support_y : Tensor, (T, S)
+            Any integers, or floating targets.
+        class_names : sequence of str, or of T such sequences, optional
+            Name j belongs to the j-th smallest label.
+
+        Returns
+        -------
+        Predictor
+            Called on queries (T, Q, ...) it gives what calling the learner
+            gives.
+        """
+        check_batch(self, support_x, support_y, support_x)
+        state = self.remember(support_x, support_y)
+        return self.predictor(state, support_x, support_y, class_names)
+
+    def predictor(
+        self,
+        state: State,
+        support_x: Tensor,
+        support_y: Tensor,
+        class_names: ClassNames | None,
+    ) -> "Predictor":
+        """What `adapt` returns, from what `remember` kept."""
+        classed = has_classes(support_y)
+        classes = label_columns(support_y)[0] if classed else None
+        example = support_x.shape[2:]
+        return self.predictor_type(self, state, example, classes, class_names)
+
+    def remember(self, support_x: Tensor, support_y: Tensor) -> State:
+        """What is kept of the support sets: here, all of them.
+
+        A learner that can keep less overrides this, and `answer` with it.
+        """
+        return {"support_x": support_x, "support_y": support_y}
+
+    def answer(self, state: State, query_x: Tensor) -> Tensor:
+        """The scores of queries, from what `remember` kept."""
+        scores: Tensor = self(state["support_x"], state["support_y"], query_x)
+        return scores
 
     @abstractmethod
     def forward(
@@ -121,8 +184,9 @@ class Learner(nn.Module, ABC):
         return self.compare(predictions.flatten(0, 1), targets.flatten(0, 1))
 
     def compare(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        """``loss_fn`` of predictions and targets, (N, way) and (N,) or (N, ...)
-        both, after a look at both.
+        """``loss_fn`` of predictions and targets, after a look at both.
+
+        They are (N, way) and (N,), or (N, ...) both.
 
         Raises
         ------
@@ -130,26 +194,7 @@ class Learner(nn.Module, ABC):
             If floating targets meet cross-entropy, the shapes would broadcast,
             or the loss is no scalar.
         """
-        if targets.is_floating_point():
-            if self.loss_fn is F.cross_entropy or isinstance(
-                self.loss_fn, nn.CrossEntropyLoss
-            ):
-                raise ValueError(
-                    "the targets are floating. Class labels are integers"
-                    " (labels.long()); regression needs its own loss, as"
-                    " loss_fn=torch.nn.functional.mse_loss"
-                )
-            if predictions.shape != targets.shape:
-                raise ValueError(
-                    f"the predictions are {tuple(predictions.shape)} but the"
-                    f" targets are {tuple(targets.shape)}; give both the same"
-                    " shape, for example with y[..., None]"
-                )
-        elif self.loss_fn is F.mse_loss:
-            raise ValueError(
-                "mean squared error of class labels: classes need"
-                " cross-entropy, or a loss_fn that makes them one-hot"
-            )
+        check_targets(self.loss_fn, predictions, targets)
         loss = self.loss_fn(predictions, targets)
         if loss.dim():
             raise ValueError(
@@ -212,14 +257,11 @@ class Learner(nn.Module, ABC):
             p.grad = None
         losses = [self.backward(episode) for episode in episodes]
         for p, grad in zip(self.parameters(), before, strict=True):
-            if p.grad is not None:
-                p.grad = (
-                    p.grad / len(losses)
-                    if grad is None
-                    else grad + p.grad / len(losses)
-                )
-            else:
+            if p.grad is None:
                 p.grad = grad
+            else:
+                mean = p.grad / len(losses)
+                p.grad = mean if grad is None else grad + mean
         return sum(losses) / len(losses)
 
     def predict(
@@ -228,8 +270,190 @@ class Learner(nn.Module, ABC):
         """Like calling the learner, but returns labels, (T, Q), in place of
         scores; floating targets stay predictions.
         """
-        scores: Tensor = self(support_x, support_y, query_x)
-        if support_y.is_floating_point():
+        return self.adapt(support_x, support_y).predict(query_x)
+
+
+class Predictor:
+    """The tensors that T support sets left, and the learner that uses them.
+
+    `Learner.adapt` makes it. Training the learner afterwards changes the
+    learner's own weights, and not what is kept here: adapt again.
+
+    Parameters
+    ----------
+    learner : Learner
+    state : dict of name to Tensor, (T, ...)
+        What the learner keeps of the support sets: prototypes, fast weights,
+        or the support sets themselves.
+    example : torch.Size
+        The shape of one example.
+    classes : Tensor of integers, (T, way), optional
+        The labels of each task, ascending; ``None`` for regression.
+    class_names : sequence of str, or of T such sequences, optional
+        Name j belongs to the j-th smallest label.
+
+    Attributes
+    ----------
+    class_names : tuple of T tuples of str, optional
+
+    Raises
+    ------
+    ValueError
+        If there are not as many names as classes.
+
+    Examples
+    --------
+    >>> import metabook as mb
+    >>> signs = mb.glyphs(classes=5, examples=4, seed=0)
+    >>> episode = mb.FewShotTasks(signs, way=5, shot=2, query=2).sample(1)
+    >>> learner = mb.ProtoNet(mb.Conv4()).eval()
+    >>> predictor = learner.adapt(
+    ...     episode.support_x,
+    ...     episode.support_y,
+    ...     class_names=["a", "b", "c", "d", "e"],
+    ... )
+    >>> predictor(episode.query_x).shape
+    torch.Size([1, 10, 5])
+    >>> predictor.predict(episode.query_x[:, :1]).shape
+    torch.Size([1, 1])
+    >>> predictor
+    Predictor(ProtoNet, 1 task, classes a, b, c, d, e)
+    """
+
+    def __init__(
+        self,
+        learner: "Learner",
+        state: State,
+        example: torch.Size,
+        classes: Tensor | None,
+        class_names: ClassNames | None = None,
+    ) -> None:
+        self.learner, self.state, self.example = learner, state, example
+        self.classes = classes
+        self.class_names = _names(class_names, classes)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.state.values())))
+
+    def __repr__(self) -> str:
+        tasks = "1 task" if len(self) == 1 else f"{len(self)} tasks"
+        kind = ""
+        if self.class_names is not None and len(self) == 1:
+            kind = f", classes {', '.join(self.class_names[0])}"
+        elif self.classes is not None:
+            kind = f", {self.classes.shape[1]} classes each"
+        return f"Predictor({type(self.learner).__name__}, {tasks}{kind})"
+
+    def __call__(self, query_x: Tensor) -> Tensor:
+        """Score queries.
+
+        Parameters
+        ----------
+        query_x : Tensor, (T, Q, ...)
+
+        Returns
+        -------
+        Tensor, (T, Q, way) or the shape of the targets
+            Column j scores the j-th smallest label of that task's support set.
+
+        Raises
+        ------
+        ValueError
+            If the queries are not of as many tasks, or their examples have
+            another shape than those of the support set.
+        FloatingPointError
+            If a score is not finite.
+
+        Warns
+        -----
+        UserWarning
+            Once, when a transductive learner is asked about a single query.
+        """
+        check_queries(self.learner, query_x, len(self), self.example)
+        if query_x.shape[1] == 1 and self.learner.transductive:
+            _warn_of_a_single_query(self.learner)
+        scores = self.learner.answer(self.state, query_x)
+        if not bool(torch.isfinite(scores).all()):
+            raise FloatingPointError(
+                f"a score of {type(self.learner).__name__} is not finite. Look"
+                " for infinite or missing values in the support set and the"
+                " queries; if there are none, the learner diverged: train it"
+                " with a smaller step size"
+            )
+        return scores
+
+    def predict(self, query_x: Tensor) -> Tensor:
+        """The label of each query, (T, Q); for regression the predictions."""
+        scores = self(query_x)
+        if self.classes is None:
             return scores
-        classes, _ = label_columns(support_y)
-        return classes.gather(1, scores.argmax(dim=-1))
+        return self.classes.gather(
+            1, chosen_columns(scores, self.classes.shape[1])
+        )
+
+    def predict_names(self, query_x: Tensor) -> list[list[str]]:
+        """The name of each query's class, a list for each task.
+
+        Raises
+        ------
+        ValueError
+            If no names were given to ``adapt``.
+        """
+        if self.class_names is None:
+            raise ValueError(
+                "these classes have no names: give them, as"
+                " learner.adapt(support_x, support_y, class_names=[...])"
+            )
+        way = len(self.class_names[0])
+        columns = chosen_columns(self(query_x), way).tolist()
+        pairs = zip(self.class_names, columns, strict=True)
+        return [[names[j] for j in row] for names, row in pairs]
+
+    def to(self: SomePredictor, device: torch.device | str) -> SomePredictor:
+        """The same predictor on another device, with a learner of its own
+        there; this one and its learner stay where they are.
+        """
+        moved = copy.copy(self)
+        moved.learner = copy.deepcopy(self.learner).to(device)
+        moved.state = {k: t.to(device) for k, t in self.state.items()}
+        if self.classes is not None:
+            moved.classes = self.classes.to(device)
+        return moved
+
+
+def _names(
+    names: ClassNames | None, classes: Tensor | None
+) -> tuple[tuple[str, ...], ...] | None:
+    if names is None:
+        return None
+    if classes is None:
+        raise ValueError("regression has no classes: leave class_names out")
+    tasks, way = classes.shape
+    if all(isinstance(name, str) for name in names):
+        rows = (tuple(str(name) for name in names),) * tasks
+    else:
+        rows = tuple(tuple(map(str, row)) for row in names)
+    if len(rows) != tasks or any(len(row) != way for row in rows):
+        raise ValueError(
+            f"{tasks} tasks of {way} classes, but class_names has"
+            f" {sorted({len(row) for row in rows})} names for"
+            f" {len(rows)} tasks: give {way} names, name j for the j-th"
+            " smallest label, or a list of them for each task"
+        )
+    return rows
+
+
+def _warn_of_a_single_query(learner: "Learner") -> None:
+    if learner not in _warned:
+        _warned.add(learner)
+        warnings.warn(
+            f"this {type(learner).__name__} is transductive: its answer to a"
+            " query depends on the queries beside it, and here there is none."
+            " It was trained to see several; for one at a time, build the"
+            " network with norm='support' or norm='group'",
+            stacklevel=4,
+        )
+
+
+_warned: "WeakSet[Learner]" = WeakSet()  # of a single query
+Learner.predictor_type = Predictor

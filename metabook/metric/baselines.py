@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from metabook.learner.embedding import EmbeddingLearner
 from metabook.learner.labels import check_batch, label_columns
-from metabook.learner.protocol import Learner
+from metabook.learner.protocol import Learner, State
 from metabook.metric.distances import (
     Distance,
     distance_by_name,
     squared_euclidean,
 )
 from metabook.metric.protonet import compute_prototypes
+from metabook.models.outputs import one_tensor
 
 __all__ = [
     "FineTuning",
@@ -33,8 +34,7 @@ __all__ = [
 
 
 class NearestCentroid(EmbeddingLearner):
-    """The nearest mean of a class, in features that were learned for something
-    else.
+    """The nearest mean of a class, in features learned for something else.
 
     Parameters
     ----------
@@ -58,9 +58,8 @@ class NearestCentroid(EmbeddingLearner):
     >>> tasks = mb.FewShotTasks(
     ...     mb.glyphs(classes=20, seed=0), way=5, shot=1, query=3
     ... )
-    >>> mb.evaluate(
-    ...     mb.NearestCentroid(nn.Flatten()), tasks, episodes=50
-    ... ).mean > 0.3
+    >>> learner = mb.NearestCentroid(nn.Flatten())
+    >>> mb.evaluate(learner, tasks, episodes=50).mean > 0.3
     True
     """
 
@@ -69,6 +68,7 @@ class NearestCentroid(EmbeddingLearner):
     def __init__(
         self,
         embedding: nn.Module,
+        *,
         center: Tensor | None = None,
         normalize: bool = True,
     ) -> None:
@@ -80,14 +80,18 @@ class NearestCentroid(EmbeddingLearner):
         self, support_z: Tensor, support_y: Tensor, query_z: Tensor
     ) -> Tensor:
         """Negative squared distances to the means, (T, Q, way)."""
-        return -squared_euclidean(
-            query_z, compute_prototypes(support_z, support_y)
-        )
+        prototypes = compute_prototypes(support_z, support_y)
+        return -squared_euclidean(query_z, prototypes)
+
+    def summary(
+        self, support_z: Tensor, support_y: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The prototypes: a class of one example is its own mean."""
+        prototypes = compute_prototypes(support_z, support_y)
+        return prototypes, label_columns(support_y)[0]
 
     def embed(self, x: Tensor) -> Tensor:
-        """Features of examples (T, B, ...) as (T, B, D), centred and
-        normalised.
-        """
+        """Features of examples as (T, B, D), centred and normalised."""
         z = super().embed(x)
         z = z if self.center is None else z - self.center
         return F.normalize(z, dim=-1) if self.normalize else z
@@ -100,8 +104,9 @@ class NearestNeighbour(EmbeddingLearner):
     ----------
     embedding : nn.Module, optional
         The pixels themselves, unless given.
-    distance : {"squared_euclidean", "euclidean", "manhattan", "cosine"} or
-    callable
+    distance : str or callable
+        ``"squared_euclidean"``, ``"euclidean"``, ``"manhattan"``, ``"cosine"``,
+        or a function like those.
 
     Examples
     --------
@@ -116,6 +121,7 @@ class NearestNeighbour(EmbeddingLearner):
     def __init__(
         self,
         embedding: nn.Module | None = None,
+        *,
         distance: str | Distance = "squared_euclidean",
     ) -> None:
         super().__init__(nn.Flatten() if embedding is None else embedding)
@@ -124,17 +130,13 @@ class NearestNeighbour(EmbeddingLearner):
     def score(
         self, support_z: Tensor, support_y: Tensor, query_z: Tensor
     ) -> Tensor:
-        """Minus the distance to the nearest example of each class, (T, Q, way)."""
+        """Minus the distance to each class's nearest example, (T, Q, way)."""
         distances = self.distance(query_z, support_z)  # (T, Q, S)
         classes, columns = label_columns(support_y)
-        foreign = columns[:, :, None] != torch.arange(
-            classes.shape[1], device=columns.device
-        )  # (T, S, way)
-        return (
-            -distances[..., None]
-            .masked_fill(foreign[:, None], torch.inf)
-            .amin(dim=2)
-        )
+        way = torch.arange(classes.shape[1], device=columns.device)
+        foreign = (columns[:, :, None] != way)[:, None]  # (T, 1, S, way)
+        of_class = distances[..., None].masked_fill(foreign, torch.inf)
+        return -of_class.amin(dim=2)
 
 
 class FineTuning(EmbeddingLearner):
@@ -165,15 +167,15 @@ class FineTuning(EmbeddingLearner):
     >>> tasks = mb.FewShotTasks(
     ...     mb.glyphs(classes=20, seed=0), way=5, shot=5, query=3
     ... )
-    >>> mb.evaluate(
-    ...     mb.FineTuning(nn.Flatten(), steps=20), tasks, episodes=20
-    ... ).mean > 0.3
+    >>> learner = mb.FineTuning(nn.Flatten(), steps=20)
+    >>> mb.evaluate(learner, tasks, episodes=20).mean > 0.3
     True
     """
 
     def __init__(
         self,
         embedding: nn.Module,
+        *,
         head: str = "linear",
         steps: int = 100,
         lr: float = 0.01,
@@ -188,28 +190,45 @@ class FineTuning(EmbeddingLearner):
         self, support_z: Tensor, support_y: Tensor, query_z: Tensor
     ) -> Tensor:
         """The scores of each task's own head, (T, Q, way)."""
-        support_z, query_z = support_z.detach(), query_z.detach()
+        w, b = self.heads(support_z, support_y)
+        return self._scores(query_z, w, b).detach()
+
+    def remember(self, support_x: Tensor, support_y: Tensor) -> State:
+        """Each task's own head."""
+        state = super().remember(support_x, support_y)
+        if "support_x" in state:  # its vectors depend on the queries
+            return state
+        w, b = self.heads(state["support_z"], state["support_y"])
+        return {"w": w.detach(), "b": b.detach()}
+
+    def answer(self, state: State, query_x: Tensor) -> Tensor:
+        """The scores of queries by each task's own head."""
+        if "support_x" in state:
+            return super().answer(state, query_x)
+        return self._scores(self.embed(query_x), state["w"], state["b"])
+
+    def heads(
+        self, support_z: Tensor, support_y: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Train the heads: weights (T, way, D) and biases (T, way)."""
+        support_z = support_z.detach()
         prototypes = compute_prototypes(support_z, support_y)  # (T, way, D)
         columns = label_columns(support_y)[1]
+        cosine = self.head == "cosine"
+        start = prototypes if cosine else torch.zeros_like(prototypes)
         with torch.enable_grad():
-            w = (
-                prototypes
-                if self.head == "cosine"
-                else torch.zeros_like(prototypes)
-            ).requires_grad_()
+            w = start.clone().requires_grad_()
             b = prototypes.new_zeros(*prototypes.shape[:2]).requires_grad_()
-            optimizer = torch.optim.Adam(
-                [w, b], lr=self.lr
-            )  # elementwise: tasks do not see each other
+            # Adam is elementwise: tasks do not see each other
+            optimizer = torch.optim.Adam([w, b], lr=self.lr)
             for _ in range(self.steps):
-                losses = F.cross_entropy(
-                    self._scores(support_z, w, b).mT, columns, reduction="none"
-                )  # (T, S)
+                scores = self._scores(support_z, w, b).mT  # (T, way, S)
+                losses = F.cross_entropy(scores, columns, reduction="none")
                 w.grad, b.grad = torch.autograd.grad(
                     losses.mean(dim=1).sum(), [w, b], allow_unused=True
                 )
                 optimizer.step()
-        return self._scores(query_z, w, b).detach()
+        return w, b
 
     def _scores(self, z: Tensor, w: Tensor, b: Tensor) -> Tensor:
         if self.head == "linear":
@@ -255,43 +274,53 @@ class FullFineTuning(Learner):
     def __init__(
         self,
         embedding: nn.Module,
+        *,
         steps: int = 100,
         lr: float = 0.001,
         batch: int = 32,
     ) -> None:
         super().__init__()
-        self.embedding, self.steps, self.lr, self.batch = (
-            embedding,
-            steps,
-            lr,
-            batch,
-        )
+        self.embedding, self.steps = embedding, steps
+        self.lr, self.batch = lr, batch
 
     def forward(
         self, support_x: Tensor, support_y: Tensor, query_x: Tensor
     ) -> Tensor:
         """Train one network a task and score its queries, (T, Q, way)."""
         check_batch(self, support_x, support_y, query_x)
+        return self.answer(self.remember(support_x, support_y), query_x)
+
+    def remember(self, support_x: Tensor, support_y: Tensor) -> State:
+        """Train one network a task; its weights and buffers by name."""
         classes, columns = label_columns(support_y)
-        tasks = zip(support_x, columns, query_x, strict=True)
-        return torch.stack(
-            [
-                self._train(x, y, classes.shape[1])(q).detach()
-                for x, y, q in tasks
-            ]
-        )
+        way = classes.shape[1]
+        tasks = zip(support_x, columns, strict=True)
+        networks = [self._train(x, y, way).state_dict() for x, y in tasks]
+        return {k: torch.stack([n[k] for n in networks]) for k in networks[0]}
+
+    def answer(self, state: State, query_x: Tensor) -> Tensor:
+        """The scores of queries by each task's own network."""
+        way, features = state["1.weight"].shape[1:]
+        head = _linear_from_zero(features, way, like=query_x)
+        net = nn.Sequential(copy.deepcopy(self.embedding), head).eval()
+        scores = []
+        for t, x in enumerate(query_x):
+            net.load_state_dict({name: w[t] for name, w in state.items()})
+            scores.append(net(x).detach())
+        return torch.stack(scores)
 
     def _train(self, x: Tensor, y: Tensor, way: int) -> nn.Module:
         """The network of one task, in evaluation mode."""
         body = copy.deepcopy(self.embedding).train()
         with torch.no_grad():
-            head = _linear_from_zero(body(x).shape[1], way, like=x)
+            head = _linear_from_zero(one_tensor(body(x)).shape[1], way, like=x)
         net = nn.Sequential(body, head)
         optimizer = torch.optim.Adam(net.parameters(), lr=self.lr)
         with torch.enable_grad():
             for rows in self._rows(len(x)):
                 optimizer.zero_grad()
-                F.cross_entropy(net(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
+                loss = F.cross_entropy(net(x[rows]), y[rows])
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         return net.eval()
 
@@ -309,12 +338,10 @@ class FullFineTuning(Learner):
 
 
 def _linear_from_zero(inputs: int, outputs: int, like: Tensor) -> nn.Linear:
-    """Scores w.z + b from w = 0, b = 0: nothing random, and no class ahead of
-    another.
-    """
-    layer: nn.Linear = nn.utils.skip_init(
+    """Scores w.z + b from w = 0, b = 0: nothing random, no class ahead."""
+    layer: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
         nn.Linear, inputs, outputs, device=like.device, dtype=like.dtype
-    )  # type: ignore[no-untyped-call]
+    )
     for weights in layer.parameters():
         nn.init.zeros_(weights)
     return layer

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Distances between queries and prototypes, for a batch of tasks. Taught in
-section 4.2 of the book.
+"""Distances between queries and prototypes, for a batch of tasks.
+
+Taught in section 4.2 of the book.
 """
 
 from collections.abc import Callable
@@ -39,9 +40,8 @@ def squared_euclidean(queries: Tensor, prototypes: Tensor) -> Tensor:
     Examples
     --------
     >>> import torch
-    >>> squared_euclidean(
-    ...     torch.tensor([[[0.0]]]), torch.tensor([[[1.0], [3.0]]])
-    ... )
+    >>> z, c = torch.tensor([[[0.0]]]), torch.tensor([[[1.0], [3.0]]])
+    >>> squared_euclidean(z, c)
     tensor([[[1., 9.]]])
     """
     z2 = queries.pow(2).sum(dim=-1)[:, :, None]
@@ -58,9 +58,8 @@ def euclidean(queries: Tensor, prototypes: Tensor) -> Tensor:
     >>> euclidean(torch.tensor([[[0.0, 0.0]]]), torch.tensor([[[3.0, 4.0]]]))
     tensor([[[5.]]])
     """
-    return (
-        squared_euclidean(queries, prototypes).clamp_min(1e-12).sqrt()
-    )  # the root has no slope at zero
+    # the root has no slope at zero
+    return squared_euclidean(queries, prototypes).clamp_min(1e-12).sqrt()
 
 
 def manhattan(queries: Tensor, prototypes: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Matching networks: a weighted vote of the support examples, by similarity.
 
-    p(k | x) = sum of a(x, x_s) over the support examples x_s of class k,  a =
-    softmax over s of scale * cos(f(x), f(x_s))
+    p(k | x) = sum of a(x, x_s) over the support examples x_s of class k
+    a(x, x_s) = softmax over s of scale * cos(f(x), f(x_s))
 
 Vinyals, Blundell, Lillicrap, Kavukcuoglu & Wierstra, *Matching Networks for One
 Shot Learning*, 2016, https://arxiv.org/abs/1606.04080, without their full
@@ -10,8 +10,6 @@ context embeddings. A prototypical network averages the vectors of a class
 before it compares; this one compares before it averages. With one example a
 class both compare with that. Taught in section 3.3 of the book.
 """
-
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,35 +52,32 @@ class MatchingNet(EmbeddingLearner):
     def __init__(
         self,
         embedding: nn.Module,
+        *,
         scale: float = 10.0,
         embedding_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(embedding, embedding_dtype=embedding_dtype)
-        self._scale = scale
+        if scale <= 0:
+            raise ValueError(f"scale is {scale}; it must be positive")
         self.log_scale = nn.Parameter(torch.tensor(scale).log())
 
-    def settings(self) -> dict[str, Any]:
-        """What tells this learner from another one; of the scale, where it
-        began.
-        """
-        return super().settings() | {"scale": self._scale}
+    @property
+    def scale(self) -> float:
+        """Of the cosines, as learned so far."""
+        return float(self.log_scale.detach().exp())
 
     def score(
         self, support_z: Tensor, support_y: Tensor, query_z: Tensor
     ) -> Tensor:
         """Logarithms of the classes' probabilities, (T, Q, way)."""
-        cosines = (
-            F.normalize(query_z, dim=-1) @ F.normalize(support_z, dim=-1).mT
-        )  # (T, Q, S)
+        query_z = F.normalize(query_z, dim=-1)
+        support_z = F.normalize(support_z, dim=-1)
+        cosines = query_z @ support_z.mT  # (T, Q, S)
         votes = F.log_softmax(self.log_scale.exp() * cosines, dim=-1)
         classes, columns = label_columns(support_y)
-        foreign = columns[:, :, None] != torch.arange(
-            classes.shape[1], device=columns.device
-        )  # (T, S, way)
+        way = torch.arange(classes.shape[1], device=columns.device)
+        foreign = (columns[:, :, None] != way)[:, None]  # (T, 1, S, way)
         # the logarithm of a sum of votes, without leaving the logarithms: no
         # log of zero
-        return (
-            votes[..., None]
-            .masked_fill(foreign[:, None], -torch.inf)
-            .logsumexp(dim=2)
-        )
+        of_class = votes[..., None].masked_fill(foreign, -torch.inf)
+        return of_class.logsumexp(dim=2)

@@ -9,9 +9,11 @@ https://arxiv.org/abs/1703.05175. Taught in sections 3.3, 4.2 and 5.2 of the
 book.
 """
 
+import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metabook.learner.embedding import EmbeddingLearner
@@ -47,9 +49,8 @@ def compute_prototypes(support_x: Tensor, support_y: Tensor) -> Tensor:
 
     Examples
     --------
-    >>> compute_prototypes(
-    ...     torch.tensor([[0.0], [2.0], [5.0]]), torch.tensor([9, 9, 3])
-    ... )
+    >>> support_x = torch.tensor([[0.0], [2.0], [5.0]])
+    >>> compute_prototypes(support_x, torch.tensor([9, 9, 3]))
     tensor([[5.],
             [1.]])
     """
@@ -62,24 +63,23 @@ def compute_prototypes(support_x: Tensor, support_y: Tensor) -> Tensor:
             " D) with (T, S)"
         )
     classes, columns = label_columns(support_y)
-    member = nn.functional.one_hot(columns, classes.shape[1]).to(
-        support_x.dtype
-    )  # (T, S, way)
+    member = F.one_hot(columns, classes.shape[1])  # (T, S, way)
+    member = member.to(support_x.dtype)
     # sum_s member[s, k] x[s] / count[k], for every task in one matrix product
     return member.mT @ support_x / member.sum(dim=1)[:, :, None]
 
 
 class ProtoNet(EmbeddingLearner):
-    """Prototypical network: a class is the mean of its embedded support
-    examples.
+    """Prototypical network: a class is its mean embedded support example.
 
     Parameters
     ----------
     embedding : nn.Module
         Maps examples (B, ...) to features (B, D).
-    distance : {"squared_euclidean", "euclidean", "manhattan", "cosine"} or
-    callable
-        ``distance(queries (T, Q, D), prototypes (T, C, D))`` returns (T, Q, C).
+    distance : str or callable
+        ``"squared_euclidean"``, ``"euclidean"``, ``"manhattan"``, ``"cosine"``,
+        or a function: ``distance(queries (T, Q, D), prototypes (T, C, D))``
+        returns (T, Q, C).
     temperature : float
         Scores are ``-distance / temperature``: the higher, the closer to
         uniform are the probabilities.
@@ -107,6 +107,7 @@ class ProtoNet(EmbeddingLearner):
     def __init__(
         self,
         embedding: nn.Module,
+        *,
         distance: str | Distance = "squared_euclidean",
         temperature: float = 1.0,
         learn_temperature: bool = False,
@@ -118,38 +119,46 @@ class ProtoNet(EmbeddingLearner):
                 f"temperature is {temperature}; it must be positive"
             )
         self.distance = distance_by_name(distance)
-        self._temperature = temperature
-        log_temperature = torch.tensor(
-            temperature
-        ).log()  # what is learned, so that the temperature stays positive
+        self.learn_temperature = learn_temperature
+        # what is learned, so that the temperature stays positive
+        log_temperature = torch.tensor(temperature).log()
         if learn_temperature:
             self.log_temperature = nn.Parameter(log_temperature)
         else:
-            self.register_buffer(
-                "log_temperature", log_temperature, persistent=False
-            )
+            self.register_buffer("log_temperature", log_temperature)
+
+    @property
+    def temperature(self) -> float:
+        """What distances are divided by."""
+        return float(self.log_temperature.detach().exp())
 
     def extra_repr(self) -> str:
         """The settings that make another learner."""
-        distance = (
-            f"distance={getattr(self.distance, '__name__', self.distance)}"
+        name = getattr(self.distance, "__name__", self.distance)
+        return ", ".join(
+            filter(None, [f"distance={name}", super().extra_repr()])
         )
-        return ", ".join(filter(None, [distance, super().extra_repr()]))
 
     def settings(self) -> dict[str, Any]:
-        """What tells this learner from another one; of a learned temperature,
-        where it began.
+        """What tells this learner from another one; a temperature that is
+        learned belongs to the weights.
         """
-        return super().settings() | {
-            "temperature": self._temperature,
-            "learn_temperature": isinstance(self.log_temperature, nn.Parameter),
-        }
+        temperature = math.exp(float(self.log_temperature.detach()))
+        fixed = {} if self.learn_temperature else {"temperature": temperature}
+        return super().settings() | fixed
 
     def score(
         self, support_z: Tensor, support_y: Tensor, query_z: Tensor
     ) -> Tensor:
-        """Negative distances to the prototypes over the temperature, (T, Q,
-        way): the logits of the softmax.
+        """Negative distances to the prototypes over the temperature: the
+        logits of the softmax, (T, Q, way).
         """
         prototypes = compute_prototypes(support_z, support_y)
         return -self.distance(query_z, prototypes) / self.log_temperature.exp()
+
+    def summary(
+        self, support_z: Tensor, support_y: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The prototypes: a class of one example is its own mean."""
+        prototypes = compute_prototypes(support_z, support_y)
+        return prototypes, label_columns(support_y)[0]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Relation networks: learn the distance too.
 
-    r(x, k) = g([f(x), sum of f(x_s) over the support examples of class k]),
-    between 0 and 1
+    r(x, k) = g([f(x), sum of f(x_s) over the support examples of class k])
+
+between 0 and 1.
 
 Sung, Yang, Zhang, Xiang, Torr & Hospedales, *Learning to Compare*, 2018,
 https://arxiv.org/abs/1711.06025. Taught in section 3.3 of the book.
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from metabook.learner.embedding import EmbeddingLearner
 from metabook.learner.labels import label_columns
-from metabook.learner.protocol import LossFn
+from metabook.learner.losses import LossFn
 
 __all__ = ["RelationNet", "one_hot_mse"]
 
@@ -63,12 +64,16 @@ class RelationNet(EmbeddingLearner):
     def __init__(
         self,
         embedding: nn.Module,
+        *,
         features: int = 64,
         width: int = 64,
         loss_fn: LossFn = one_hot_mse,
         embedding_dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(embedding, loss_fn, embedding_dtype)
+        super().__init__(
+            embedding, loss_fn=loss_fn, embedding_dtype=embedding_dtype
+        )
+        self.features, self.width = features, width
         self.relation = nn.Sequential(
             nn.Linear(2 * features, width), nn.ReLU(), nn.Linear(width, 1)
         )
@@ -76,12 +81,10 @@ class RelationNet(EmbeddingLearner):
     def score(
         self, support_z: Tensor, support_y: Tensor, query_z: Tensor
     ) -> Tensor:
-        """How much each query belongs to each class, before the sigmoid, (T, Q,
-        way).
+        """How much each query belongs to each class, before the sigmoid:
+        (T, Q, way).
         """
-        columns = label_columns(support_y)[1]
-        member = F.one_hot(columns).to(support_z.dtype)  # (T, S, way)
-        sums = member.mT @ support_z  # (T, way, D)
+        sums, _ = self.summary(support_z, support_y)  # (T, way, D)
         t, q, way = len(sums), query_z.shape[1], sums.shape[1]
         pairs = torch.cat(
             [
@@ -92,3 +95,13 @@ class RelationNet(EmbeddingLearner):
         )
         scores: Tensor = self.relation(pairs).view(t, q, way)
         return scores
+
+    def summary(
+        self, support_z: Tensor, support_y: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The sum of each class's vectors: a class of one example is its own
+        sum.
+        """
+        classes, columns = label_columns(support_y)
+        member = F.one_hot(columns).to(support_z.dtype)  # (T, S, way)
+        return member.mT @ support_z, classes

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Four blocks of convolution, the network of the few-shot papers. Taught in
-section 5.1 of the book.
+"""Four blocks of convolution, the network of the few-shot papers.
+
+Taught in section 5.1 of the book.
 """
 
 import torch
@@ -45,17 +46,17 @@ class Conv4(nn.Module):
 
     Examples
     --------
-    >>> Conv4()(torch.zeros(2, 1, 28, 28)).shape
+    >>> images = torch.zeros(2, 1, 28, 28)
+    >>> Conv4()(images).shape
     torch.Size([2, 64])
-    >>> Conv4(out=5, norm="batch_stats", strided=True)(
-    ...     torch.zeros(2, 1, 28, 28)
-    ... ).shape
+    >>> Conv4(out=5, norm="batch_stats", strided=True)(images).shape
     torch.Size([2, 5])
     """
 
     def __init__(
         self,
         out: int | None = None,
+        *,
         width: int = 64,
         norm: str = "batch",
         strided: bool = False,
@@ -63,20 +64,21 @@ class Conv4(nn.Module):
         size: int = 28,
     ) -> None:
         super().__init__()
+        self.out, self.width, self.norm, self.strided = (
+            out,
+            width,
+            norm,
+            strided,
+        )
+        self.channels, self.size = channels, size
         blocks: list[nn.Module] = []
-        side = size
+        side, stride = size, 2 if strided else 1
         for c_in in (channels, width, width, width):
-            blocks.append(
-                nn.Conv2d(
-                    c_in,
-                    width,
-                    3,
-                    stride=2 if strided else 1,
-                    padding=1,
-                    bias=norm == "none",
-                )
-            )
-            blocks.append(norm_by_name(norm, width))
+            bias = norm == "none"
+            blocks += [
+                nn.Conv2d(c_in, width, 3, stride, padding=1, bias=bias),
+                norm_by_name(norm, width),
+            ]
             # max-pooling and ReLU commute; pooling first leaves ReLU a quarter
             # of the work
             blocks += [nn.ReLU()] if strided else [nn.MaxPool2d(2), nn.ReLU()]
@@ -94,7 +96,9 @@ class Conv4(nn.Module):
             if out is None
             else nn.Linear(width if self.pool_space else width * size**2, out)
         )
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the rest follows; faster on CPUs, same values
+        # faster on CPUs, same values; the activations follow the weights
+        layout = torch.channels_last
+        self.to(memory_format=layout)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, C, H, W) to features or scores (B, width)."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A small multilayer perceptron, the network of the MAML paper's sine waves.
+
 Taught in section 3.1 of the book.
 """
 
@@ -36,3 +37,4 @@ class MLP(nn.Sequential):
         for a, b in itertools.pairwise(widths):
             layers += [nn.Linear(a, b), nn.ReLU()]
         super().__init__(nn.Flatten(), *layers[:-1])
+        self.inputs, self.outputs, self.hidden = inputs, outputs, tuple(hidden)

@@ -35,12 +35,11 @@ class SupportNorm(nn.Module):
     """Batch norm for tasks: the support set is normalised by its own
     statistics, and so are the queries.
 
-        y = weight * (x - mean) / sqrt(var + eps) + bias,  mean and var of the
-        support set, per channel
+        y = weight * (x - mean) / sqrt(var + eps) + bias
 
-    MAML's family keeps a task's ``mean`` and ``var`` with its fast weights, and
-    hands them in as buffers. A module that is called without them uses the
-    batch at hand.
+    with the mean and var of the support set, per channel. MAML's family keeps a
+    task's ``mean`` and ``var`` with its fast weights, and hands them in as
+    buffers. A module that is called without them uses the batch at hand.
 
     Parameters
     ----------
@@ -56,11 +55,8 @@ class SupportNorm(nn.Module):
     Examples
     --------
     >>> layer, x = SupportNorm(2), torch.tensor([[0.0, 1.0], [4.0, 1.0]])
-    >>> layer(x)[:, 0].tolist() == [
-    ...     -layer(x)[1, 0].item(),
-    ...     layer(x)[1, 0].item(),
-    ... ]
-    True
+    >>> layer(x)[:, 0].detach().round(decimals=3)
+    tensor([-1.,  1.])
     """
 
     mean: Tensor | None
@@ -69,10 +65,8 @@ class SupportNorm(nn.Module):
     def __init__(self, width: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.width, self.eps = width, eps
-        self.weight, self.bias = (
-            nn.Parameter(torch.ones(width)),
-            nn.Parameter(torch.zeros(width)),
-        )
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
         self.register_buffer("mean", None)
         self.register_buffer("var", None)
 
@@ -104,12 +98,13 @@ def normalize(
     bias: Tensor | None,
     eps: float,
 ) -> Tensor:
-    """weight * (x - mean) / sqrt(var + eps) + bias, for x of shape (B,
-    channels, ...) and the rest (channels,).
+    """weight * (x - mean) / sqrt(var + eps) + bias.
+
+    x is (B, channels, ...), the rest is (channels,).
     """
-    scale = (
-        (var + eps).rsqrt() if weight is None else weight * (var + eps).rsqrt()
-    )
+    scale = (var + eps).rsqrt()
+    if weight is not None:
+        scale = weight * scale
     shape = (1, -1, *[1] * (x.dim() - 2))
     x = (x - mean.view(shape)) * scale.view(shape)
     return x if bias is None else x + bias.view(shape)

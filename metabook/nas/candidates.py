@@ -7,7 +7,7 @@ the two loops of prototypical networks. Taught in section 3.2 of the book.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -79,19 +79,13 @@ class TrainAndScore:
         learner: Callable[[nn.Module], Learner] = ProtoNet,
         seed: int = 0,
     ) -> None:
-        self.build, self.tasks, self.valid, self.learner = (
-            build,
-            tasks,
-            valid,
-            learner,
-        )
+        self.build, self.learner = build, learner
+        self.tasks, self.valid = tasks, valid
         self.iterations, self.episodes, self.lr = iterations, episodes, lr
         self.tasks_per_batch, self.seed = tasks_per_batch, seed
 
     def __call__(self, arch: Architecture) -> float:
-        """Mean validation accuracy in percent: what `metabook.nas.search` asks
-        for.
-        """
+        """Mean validation accuracy in percent, for `metabook.nas.search`."""
         return 100 * score(self.train(arch), self.valid, self.episodes).mean
 
     def settings(self) -> dict[str, Any]:
@@ -127,9 +121,7 @@ class TrainAndScore:
 
 
 def score(learner: Learner, tasks: FewShotTasks, episodes: int) -> Score:
-    """What `evaluate` measures, each image embedded once where the learner
-    allows it.
-    """
+    """What `evaluate` measures; each image is embedded once where it can be."""
     if learner.transductive or not hasattr(learner, "embed"):
         return evaluate(learner, tasks, episodes)
     setting = tasks.way, tasks.shot
@@ -173,36 +165,33 @@ def glyph_network(arch: Architecture, width: int = 16) -> nn.Module:
 
     Examples
     --------
-    >>> glyph_network(("conv3", "conv3", "skip", "conv5"))(
-    ...     torch.zeros(2, 1, 16, 16)
-    ... ).shape
+    >>> network = glyph_network(("conv3", "conv3", "skip", "conv5"))
+    >>> network(torch.zeros(2, 1, 16, 16)).shape
     torch.Size([2, 16])
     """
     layers: list[nn.Module] = []
     channels = 1
     for op in arch:
-        if op != "skip":
-            layers += [
-                *operation(str(op), channels, width),
-                nn.BatchNorm2d(width),
-            ]
-            channels = width
-        layers += (
-            [nn.MaxPool2d(2)] if op == "skip" else [nn.MaxPool2d(2), nn.ReLU()]
-        )
+        if op == "skip":
+            layers += [nn.MaxPool2d(2)]
+            continue
+        layers += operation(str(op), channels, width)
+        layers += [nn.BatchNorm2d(width), nn.MaxPool2d(2), nn.ReLU()]
+        channels = width
     network = nn.Sequential(*layers, nn.Flatten())
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs, same values
+    # faster on CPUs, same values
+    layout = torch.channels_last
+    network.to(memory_format=layout)  # type: ignore[call-overload]
     return network
 
 
 def operation(op: str, channels: int, width: int) -> list[nn.Module]:
     """The convolutions of one block, from ``channels`` to ``width``."""
+    conv = partial(nn.Conv2d, bias=False)
     if op == "sep5":
         return [
-            nn.Conv2d(
-                channels, channels, 5, padding=2, groups=channels, bias=False
-            ),
-            nn.Conv2d(channels, width, 1, bias=False),
+            conv(channels, channels, 5, padding=2, groups=channels),
+            conv(channels, width, 1),
         ]
     sides = {"conv1": 1, "conv3": 3, "conv5": 5}
     if op not in sides:
@@ -210,11 +199,7 @@ def operation(op: str, channels: int, width: int) -> list[nn.Module]:
             f"operation {op!r} is unknown; choose 'skip', 'conv1', 'conv3',"
             " 'conv5' or 'sep5'"
         )
-    return [
-        nn.Conv2d(
-            channels, width, sides[op], padding=sides[op] // 2, bias=False
-        )
-    ]
+    return [conv(channels, width, sides[op], padding=sides[op] // 2)]
 
 
 @cache
@@ -232,9 +217,8 @@ def glyph_tasks() -> tuple[FewShotTasks, FewShotTasks, FewShotTasks]:
     LabelledImages(250 classes, 5000 images of 1 x 16 x 16)
     LabelledImages(250 classes, 5000 images of 1 x 16 x 16)
     """
-    parts = glyphs(classes=1000, size=SIZE, seed=0).split(
-        0.5, 0.25, 0.25, seed=0
-    )
+    characters = glyphs(classes=1000, size=SIZE, seed=0)
+    parts = characters.split(0.5, 0.25, 0.25, seed=0)
     train, valid, test = (
         FewShotTasks(part, way=20, shot=1, query=5, seed=i)
         for i, part in enumerate(parts)

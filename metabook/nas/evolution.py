@@ -87,9 +87,7 @@ class RegularizedEvolution:
         }
 
     def ask(self) -> Architecture:
-        """Propose a random architecture at first, then a mutation of a
-        tournament's winner.
-        """
+        """Propose a random architecture at first, then a winner's mutation."""
         self.asked += 1
         if self.asked <= self.size or not self.population:
             self.parent = None

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The embedded table: 625 small networks, every one of them trained. Taught in
-section 3.2 of the book.
+"""The embedded table: 625 small networks, every one of them trained.
+
+Taught in section 3.2 of the book.
 """
 
 import json
@@ -16,8 +17,7 @@ OPERATIONS = ("skip", "conv1", "conv3", "conv5", "sep5")
 
 
 def glyph_space() -> SearchSpace:
-    """Four blocks, each with one of five operations: `Conv4` with a choice in
-    every block.
+    """Four blocks, each with one of five operations: `Conv4` with choices.
 
     `metabook.nas.candidates.glyph_network` builds the network.
 
@@ -58,15 +58,10 @@ def glyph_table() -> Table:
     text = (files("metabook.nas") / "glyph_table.json").read_text("utf8")
     result = json.loads(text)
     columns = result["table"]
-    return Table(
-        glyph_space(),
-        valid={
-            budget: columns[f"valid_{budget}"] for budget in result["budgets"]
-        },
-        test=columns["test"],
-        costs={
-            name: columns[name]
-            for name in columns
-            if not name.startswith(("valid", "test"))
-        },
-    )
+    valid = {b: columns[f"valid_{b}"] for b in result["budgets"]}
+    costs = {
+        name: column
+        for name, column in columns.items()
+        if not name.startswith(("valid", "test"))
+    }
+    return Table(glyph_space(), valid, columns["test"], costs)

@@ -53,16 +53,12 @@ class LocalSearch:
         self.space, self.seed = space, seed
         self.rng = Random(seed)
         self.centre: tuple[float, Architecture | None] = (-math.inf, None)
-        self.untried: list[
-            Architecture
-        ] = []  # neighbours of the centre, in random order
-        self.starts: list[
-            Architecture
-        ] = []  # random ones that were asked and not yet told
-        self.seen: dict[
-            Architecture, None
-            # a set that keeps its order, so that equal runs have equal states
-        ] = {}
+        # neighbours of the centre, in random order
+        self.untried: list[Architecture] = []
+        # random ones that were asked and not yet told
+        self.starts: list[Architecture] = []
+        # a set that keeps its order, so that equal runs have equal states
+        self.seen: dict[Architecture, None] = {}
 
     def __repr__(self) -> str:
         return "LocalSearch()"
@@ -72,9 +68,7 @@ class LocalSearch:
         return {"seed": self.seed}
 
     def ask(self) -> Architecture:
-        """Propose a neighbour that was not tried yet, or a new start if there
-        is none.
-        """
+        """Propose an untried neighbour, or a new start if there is none."""
         if self.untried:
             arch = self.untried.pop()
         else:
@@ -114,9 +108,7 @@ class LocalSearch:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly where `state_dict` was taken."""
         self.centre = state["centre"]
-        self.untried, self.starts = (
-            list(state["untried"]),
-            list(state["starts"]),
-        )
+        self.untried = list(state["untried"])
+        self.starts = list(state["starts"])
         self.seen = dict.fromkeys(state["seen"])
         self.rng.setstate(state["random"])

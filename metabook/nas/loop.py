@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The outer loop of architecture search: ask, evaluate, tell. Taught in section
-3.2 of the book.
+"""The outer loop of architecture search: ask, evaluate, tell.
+
+Taught in section 3.2 of the book.
 """
 
 import math
@@ -100,9 +101,9 @@ def search(
 
     Parameters
     ----------
-    strategy : RandomSearch, RegularizedEvolution, Reinforce, LocalSearch, or
-    anything with their methods
-        Changed in place.
+    strategy : Strategy
+        `RandomSearch`, `RegularizedEvolution`, `Reinforce`, `LocalSearch`, or
+        anything with their methods. Changed in place.
     evaluate : callable
         ``evaluate(architecture)`` returns a number, higher being better. An
         exception or a number that is not finite is recorded as a failure, and
@@ -249,11 +250,8 @@ class _Run:
         evaluate: Callable[[Architecture], float],
         executor: Executor | None,
     ) -> None:
-        self.strategy, self.evaluate, self.executor = (
-            strategy,
-            evaluate,
-            executor,
-        )
+        self.strategy, self.evaluate = strategy, evaluate
+        self.executor = executor
         self.result = SearchResult()
         self.pending: deque[Architecture] = deque()  # asked and not yet told
         self.memory: dict[Architecture, _Outcome] = {}
@@ -262,7 +260,7 @@ class _Run:
         self.next_save = time.monotonic() + SAVE_EVERY
 
     def propose(self, arch: Architecture) -> None:
-        """Note a proposal, and hand it to the executor if its network is new."""
+        """Note a proposal; a new network goes to the executor."""
         self.pending.append(arch)
         key = self.strategy.space.canonical(arch)
         known = (self.memory, self.evaluated, self.futures)
@@ -334,7 +332,7 @@ class _Run:
             self.propose(arch)
 
     def save(self, folder: RunFolder) -> None:
-        """Save, and not again for a while: a table answers faster than a disk."""
+        """Save, and not again for a while: tables answer faster than disks."""
         if folder.path is None:
             return
         before, history = time.monotonic(), self.result.history

@@ -5,7 +5,8 @@ training.
     parameter_count     the number of weights
     multiply_adds       of the convolutions and linear layers, for one batch
     gradient_norm       |gradient of the loss| at initialisation
-    naswot              log |det K|, where K_ij counts the rectifiers that agree on examples i and j
+    naswot              log |det K|, where K_ij counts the rectifiers that
+                        agree on examples i and j
 
 All leave the network as it was: gradients, buffers and modes. Taught in section
 3.2 of the book.
@@ -50,9 +51,10 @@ def multiply_adds(model: nn.Module, x: Tensor) -> int:
 
     Examples
     --------
-    >>> multiply_adds(
-    ...     nn.Conv2d(1, 4, 3, padding=1), torch.zeros(1, 1, 8, 8)
-    ... )  # 8 x 8 places, 9 weights, 4 channels
+    >>> model = nn.Conv2d(1, 4, 3, padding=1)
+    >>> multiply_adds(model, torch.zeros(1, 1, 8, 8))
+    2304
+    >>> 8 * 8 * 9 * 4  # 8 x 8 places, 9 weights, 4 channels
     2304
     """
     with FlopCounterMode(display=False) as counter:
@@ -66,8 +68,7 @@ def gradient_norm(
     y: Tensor,
     loss_fn: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> float:
-    """The Euclidean norm of the gradient of the loss on one batch, over all
-    weights.
+    """The Euclidean norm of the loss's gradient on one batch, of all weights.
 
     Parameters
     ----------
@@ -87,23 +88,20 @@ def gradient_norm(
     >>> model = nn.Linear(1, 1, bias=False)
     >>> nn.init.constant_(model.weight, 2.0).requires_grad
     True
-    >>> gradient_norm(
-    ...     model, torch.ones(1, 1), torch.zeros(1, 1), F.mse_loss
-    ... )  # the derivative of w^2 at w = 2
+    >>> x, y = torch.ones(1, 1), torch.zeros(1, 1)
+    >>> gradient_norm(model, x, y, F.mse_loss)  # d w^2 / dw at w = 2
     4.0
     """
     model = copy.deepcopy(model).train()
     weights = [p for p in model.parameters() if p.requires_grad]
-    grads = torch.autograd.grad(
-        loss_fn(model(x), y), weights, allow_unused=True
-    )
+    loss = loss_fn(model(x), y)
+    grads = torch.autograd.grad(loss, weights, allow_unused=True)
     return float(torch.stack([g.norm() for g in grads if g is not None]).norm())
 
 
 @torch.no_grad()
 def naswot(model: nn.Module, x: Tensor) -> float:
-    """How differently a batch's examples switch the rectifiers on and off:
-    ``log |det K|``.
+    """``log |det K|``: how differently examples switch the rectifiers.
 
     ``K_ij`` is the number of rectifiers minus the number in which examples i
     and j differ; two examples that switch all of them alike make it singular,
@@ -132,13 +130,13 @@ def naswot(model: nn.Module, x: Tensor) -> float:
     """
     model = copy.deepcopy(model).train()
     codes: list[Tensor] = []
+
+    def note(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        codes.append(output.flatten(1) > 0)
+
     for module in model.modules():
         if isinstance(module, nn.ReLU):
-            module.register_forward_hook(
-                lambda _module, _inputs, output: codes.append(
-                    output.flatten(1) > 0
-                )
-            )
+            module.register_forward_hook(note)
     model(x)
     if not codes:
         raise ValueError(

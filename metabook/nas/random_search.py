@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Random search: the baseline, and the smallest strategy. Read this file to
-write your own.
+"""Random search: the baseline, and the smallest strategy.
 
-A strategy proposes architectures and is told their scores. It has five names:
-`space`, `ask`, `tell`, `state_dict` and `load_state_dict`, and to be kept in a
-folder a sixth, `settings`; `metabook.testing.check_strategy` tests whether they
-do what `search` needs.
+Read this file to write your own. A strategy proposes architectures and is told
+their scores. It has five names: `space`, `ask`, `tell`, `state_dict` and
+`load_state_dict`, and to be kept in a folder a sixth, `settings`;
+`metabook.testing.check_strategy` tests whether they do what `search` needs.
 
 Li & Talwalkar, *Random Search and Reproducibility for Neural Architecture
 Search*, 2019, https://arxiv.org/abs/1902.07638. Taught in section 3.2 of the
@@ -55,9 +54,7 @@ class RandomSearch:
         return {"seed": self.seed}
 
     def ask(self) -> Architecture:
-        """Propose an architecture. May be called again before the last one's
-        score is known.
-        """
+        """Propose an architecture, perhaps before the last score is known."""
         return self.space.random(self.rng)
 
     def tell(self, arch: Architecture, score: float | None) -> None:

@@ -2,13 +2,14 @@
 """REINFORCE: a distribution over architectures that follows the gradient of the
 expected score.
 
-    grad E[R(a)] = E[(R(a) - b) grad log p(a)]        for any b that does not depend on a
+    grad E[R(a)] = E[(R(a) - b) grad log p(a)]
 
     p(a) = product over d of p(a_d | a_1 ... a_{d-1})
 
-b is a moving average of the scores *before* this one. The distribution is a
-*controller*: a recurrent network, as in Zoph & Le, or one softmax for each
-decision, which cannot make one choice depend on another.
+for any b that does not depend on a. Here b is a moving average of the scores
+*before* this one. The distribution is a *controller*: a recurrent network, as
+in Zoph & Le, or one softmax for each decision, which cannot make one choice
+depend on another.
 
 Williams, 1992, https://doi.org/10.1007/BF00992696; Zoph & Le, *Neural
 Architecture Search with Reinforcement Learning*, 2017,
@@ -29,9 +30,8 @@ from metabook.nas.space import Architecture, Choice, SearchSpace
 __all__ = ["IndependentController", "LSTMController", "Reinforce"]
 
 
-_State: TypeAlias = (
-    tuple[Tensor, Tensor] | None
-)  # what a recurrent controller remembers of the choices before
+# what a recurrent controller remembers of the choices before
+_State: TypeAlias = tuple[Tensor, Tensor] | None
 
 
 class _Controller(nn.Module, ABC):
@@ -50,9 +50,8 @@ class _Controller(nn.Module, ABC):
         ]
         self.most = max(map(len, space.choices))
         sizes = torch.tensor([len(row) for row in space.choices])
-        self.padding = (
-            torch.arange(self.most) >= sizes[:, None]
-        )  # (decisions, most choices): True where there is none
+        # (decisions, most choices): True where there is none
+        self.padding = torch.arange(self.most) >= sizes[:, None]
 
     @abstractmethod
     def forward(
@@ -87,10 +86,8 @@ class _Controller(nn.Module, ABC):
                 allowed = self.space.allowed(prefix[:d])
                 for choice, i in self.index[d].items():
                     forbidden[row, i] = choice not in allowed
-        return (
-            logits.masked_fill(forbidden, -torch.inf).log_softmax(dim=-1),
-            state,
-        )
+        logits = logits.masked_fill(forbidden, -torch.inf)
+        return logits.log_softmax(dim=-1), state
 
     @torch.no_grad()
     def draw(self, rng: Random) -> Architecture:
@@ -103,34 +100,29 @@ class _Controller(nn.Module, ABC):
         return arch
 
     def columns(self, arch: Architecture) -> Tensor:
-        """The number of each choice among those of its decision, (decisions,
-        1).
-        """
-        return torch.tensor(
-            [
-                index[choice]
-                for index, choice in zip(self.index, arch, strict=True)
-            ]
-        )[:, None]
+        """The number of each choice in its decision, (decisions, 1)."""
+        pairs = zip(self.index, arch, strict=True)
+        return torch.tensor([[index[choice]] for index, choice in pairs])
 
     def backward(
         self, arch: Architecture, advantage: float, entropy: float
     ) -> None:
-        """Set ``.grad`` to ``advantage * grad log p(arch) + entropy * grad
-        sum_d H(a_d | a_1 ... a_{d-1})``.
+        """Set ``.grad`` to ``advantage * grad log p(arch)`` plus ``entropy *
+        grad sum_d H(a_d | a_1 ... a_{d-1})``.
         """
         self.zero_grad()
         log_p, _ = self.log_p(arch[:-1])
-        p_log_p = log_p.exp() * log_p.masked_fill(
-            log_p.isinf(), 0.0
-        )  # 0 log 0 = 0
+        # 0 log 0 = 0
+        p_log_p = log_p.exp() * log_p.masked_fill(log_p.isinf(), 0.0)
         chosen = log_p.gather(1, self.columns(arch)).sum()
-        (advantage * chosen - entropy * p_log_p.sum()).backward()  # type: ignore[no-untyped-call]
+        gain = advantage * chosen - entropy * p_log_p.sum()
+        gain.backward()  # type: ignore[no-untyped-call]
 
 
 class LSTMController(_Controller):
-    """Reads its own choices one after another; each is drawn given all before
-    it. After Zoph & Le.
+    """Reads its choices one after another, each drawn given all before it.
+
+    After Zoph & Le.
 
     Parameters
     ----------
@@ -146,26 +138,21 @@ class LSTMController(_Controller):
         self, space: SearchSpace, hidden: int = 35, seed: int = 0
     ) -> None:
         super().__init__(space)
-        decisions = len(space.choices)
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # torch's modules would draw from the caller's random state
-            self.lstm = nn.LSTM(
-                hidden, hidden, num_layers=2, dtype=torch.float64
-            )
+        decisions, dtype = len(space.choices), torch.float64
+        # torch's modules would draw from the caller's random state
+        with torch.random.fork_rng(devices=[]):
+            self.lstm = nn.LSTM(hidden, hidden, num_layers=2, dtype=dtype)
         # row 0 starts the sequence; the others stand for choice c of decision d
         self.embedding = nn.Parameter(
-            torch.empty(1 + decisions * self.most, hidden, dtype=torch.float64)
+            torch.empty(1 + decisions * self.most, hidden, dtype=dtype)
         )
         generator = torch.Generator().manual_seed(seed)
         for p in self.parameters():
             nn.init.uniform_(p, -0.08, 0.08, generator)
         self.head = nn.Parameter(
-            torch.zeros(decisions, self.most, hidden, dtype=torch.float64)
+            torch.zeros(decisions, self.most, hidden, dtype=dtype)
         )
-        self.bias = nn.Parameter(
-            torch.zeros(decisions, self.most, dtype=torch.float64)
-        )
+        self.bias = nn.Parameter(torch.zeros(decisions, self.most, dtype=dtype))
 
     def forward(
         self, prefix: Architecture, start: int = 0, state: _State = None
@@ -175,21 +162,19 @@ class LSTMController(_Controller):
             1 + d * self.most + self.index[d][choice]
             for d, choice in enumerate(prefix)
         ]
-        outputs, state = self.lstm(
-            self.embedding[rows[start:]], state
-        )  # (d - start + 1, hidden)
+        # (d - start + 1, hidden)
+        outputs, state = self.lstm(self.embedding[rows[start:]], state)
         here = slice(start, len(rows))
-        return (self.head[here] @ outputs[:, :, None])[:, :, 0] + self.bias[
-            here
-        ], state
+        scores = (self.head[here] @ outputs[:, :, None])[:, :, 0]
+        return scores + self.bias[here], state
 
 
 class IndependentController(_Controller):
-    """One softmax for each decision, all independent; its gradient is written
-    out, over plain numbers.
+    """One softmax for each decision, all independent.
 
-    On twenty numbers torch spends its time on calling operations: this is five
-    times as fast, and a test compares it with autograd.
+    Its gradient is written out, over plain numbers: on twenty of them torch
+    spends its time on calling operations. This is five times as fast, and a
+    test compares it with autograd.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -208,7 +193,7 @@ class IndependentController(_Controller):
         self, scores: list[float], prefix: Architecture
     ) -> dict[Choice, float]:
         """Probability of each allowed choice of the next decision, from the
-        scores of all its choices.
+        scores of all of them.
         """
         index = self.index[len(prefix)]
         allowed = {
@@ -233,27 +218,27 @@ class IndependentController(_Controller):
     ) -> None:
         """The same gradient as the general one, without a graph.
 
-        With p = softmax(z):  d log p_a / dz_c = [c = a] - p_c  and  dH / dz_c =
-        -p_c (log p_c + H).
+        With p = softmax(z):
+
+            d log p_a / dz_c = [c = a] - p_c
+            dH / dz_c = -p_c (log p_c + H)
         """
         table = self.table.tolist()
         for d, (chosen, row) in enumerate(zip(arch, table, strict=True)):
             p = self.softmax(row, arch[:d])
-            log_p = {
-                choice: math.log(x) if x else 0.0 for choice, x in p.items()
-            }  # 0 log 0 = 0
-            h = -sum(x * log_p[choice] for choice, x in p.items())
+            # 0 log 0 = 0
+            log_p = {c: math.log(x) if x else 0.0 for c, x in p.items()}
+            h = -sum(x * log_p[c] for c, x in p.items())
             row[:] = [0.0] * len(row)
-            for choice, x in p.items():
-                row[self.index[d][choice]] = advantage * (
-                    (choice == chosen) - x
-                ) - entropy * x * (log_p[choice] + h)
+            for c, x in p.items():
+                row[self.index[d][c]] = advantage * (
+                    (c == chosen) - x
+                ) - entropy * x * (log_p[c] + h)
         self.table.grad = torch.tensor(table, dtype=torch.float64)
 
 
 class Reinforce:
-    """Sample from a controller, and make what scored above the moving average
-    more likely.
+    """Sample from a controller, and make what scored above average likelier.
 
     Parameters
     ----------
@@ -353,17 +338,12 @@ class Reinforce:
 
     @torch.no_grad()
     def probabilities(self, prefix: Architecture = ()) -> dict[Choice, float]:
-        """How likely each choice of the next decision is, after the given first
+        """How likely each choice of the next decision is, after these first
         choices.
         """
         log_p, _ = self.controller.log_p(prefix)
-        return dict(
-            zip(
-                self.space.choices[len(prefix)],
-                log_p[-1].exp().tolist(),
-                strict=False,
-            )
-        )
+        row, p = self.space.choices[len(prefix)], log_p[-1].exp().tolist()
+        return dict(zip(row, p[: len(row)], strict=True))
 
     @torch.no_grad()
     def log_prob(self, arch: Architecture) -> float:
@@ -376,18 +356,13 @@ class Reinforce:
         return self.controller.draw(self.rng)
 
     def tell(self, arch: Architecture, score: float | None) -> None:
-        """Take one step along the gradient; a failure counts as the worst score
-        so far.
-        """
+        """Take one step along the gradient; a failure counts as the worst."""
         if score is None:
             if self.worst is None:
                 return
             score = self.worst
-        score = float(
-            score
-            # of a tensor too: no gradient may pass through the score or the
-            # baseline
-        )
+        # of a tensor too: no gradient passes through score or baseline
+        score = float(score)
         self.worst = score if self.worst is None else min(score, self.worst)
         if self.baseline is None:
             self.baseline = score

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What is searched: a few named decisions, each among named choices. Taught in
-section 3.2 of the book.
+"""What is searched: a few named decisions, each among named choices.
 
-An architecture is a plain tuple with one choice for each decision, in the order
-of the decisions. What network it stands for is the business of whoever
-evaluates it.
+Taught in section 3.2 of the book. An architecture is a plain tuple with one
+choice for each decision, in the order of the decisions. What network it stands
+for is the business of whoever evaluates it.
 """
 
 import math
@@ -18,8 +17,7 @@ from metabook.data.settings import described
 __all__ = ["Architecture", "Choice", "SearchSpace"]
 
 Choice: TypeAlias = str | int | float | bool | None
-# : One choice for each decision of a `SearchSpace`, in the order of the
-# decisions.
+#: One choice for each decision of a `SearchSpace`, in their order.
 Architecture: TypeAlias = tuple[Choice, ...]
 
 # architectures that are shown to a constraint before it is called impossible
@@ -106,9 +104,7 @@ class SearchSpace:
         self._free = [i for i, row in enumerate(self.choices) if len(row) > 1]
 
     def __len__(self) -> int:
-        """The number of architectures. A constraint is asked about each of
-        them, once.
-        """
+        """The number of architectures; a constraint sees each of them once."""
         if self._size is None:
             combinations = math.prod(map(len, self.choices))
             if combinations > 2**62:
@@ -116,28 +112,20 @@ class SearchSpace:
                     f"the decisions have {combinations:.1e} combinations, more"
                     " than len() can say"
                 )
-            self._size = (
-                combinations
-                if self.constraint is None
-                else sum(1 for _ in self)
-            )
+            free = self.constraint is None
+            self._size = combinations if free else sum(1 for _ in self)
         return self._size
 
     def __iter__(self) -> Iterator[Architecture]:
         """Every architecture, the last decision changing fastest."""
-        return (
-            filter(self.constraint, product(*self.choices))
-            if self.constraint
-            else product(*self.choices)
-        )
+        every = product(*self.choices)
+        return filter(self.constraint, every) if self.constraint else every
 
     def __contains__(self, arch: object) -> bool:
         if not isinstance(arch, tuple) or len(arch) != len(self.choices):
             return False
-        known = all(
-            choice in row
-            for choice, row in zip(arch, self.choices, strict=True)
-        )
+        pairs = zip(arch, self.choices, strict=True)
+        known = all(choice in row for choice, row in pairs)
         return known and (self.constraint is None or self.constraint(arch))
 
     def __repr__(self) -> str:
@@ -158,7 +146,7 @@ class SearchSpace:
         return dict(zip(self.decisions, arch, strict=True))
 
     def canonical(self, arch: Architecture) -> Architecture:
-        """The one architecture that stands for all that build the same network."""
+        """The one architecture that stands for all of the same network."""
         return arch if self._canonical is None else self._canonical(arch)
 
     def random(self, rng: Random) -> Architecture:
@@ -171,9 +159,7 @@ class SearchSpace:
         """
         random = rng.random
         for _ in range(TRIES):
-            arch = tuple(
-                [row[int(random() * len(row))] for row in self.choices]
-            )
+            arch = tuple([x[int(random() * len(x))] for x in self.choices])
             if self.constraint is None or self.constraint(arch):
                 return arch
         raise ValueError(
@@ -183,10 +169,10 @@ class SearchSpace:
         )
 
     def mutate(self, arch: Architecture, rng: Random) -> Architecture:
-        """A copy with exactly one decision changed: one at random, to another
-        choice at random.
+        """A copy with exactly one decision changed.
 
-        Where there is a constraint, both are drawn among those that meet it.
+        Which one, and to which other choice, is drawn at random; where there is
+        a constraint, among those that meet it.
 
         Raises
         ------
@@ -196,11 +182,8 @@ class SearchSpace:
         if self.constraint is None and self._free:
             i = self._free[int(rng.random() * len(self._free))]
             others = self._others[i][arch[i]]
-            return (
-                *arch[:i],
-                others[int(rng.random() * len(others))],
-                *arch[i + 1 :],
-            )
+            other = others[int(rng.random() * len(others))]
+            return (*arch[:i], other, *arch[i + 1 :])
         for i in rng.sample(self._free, len(self._free)):
             if allowed := self._changed(arch, i):
                 return rng.choice(allowed)
@@ -219,15 +202,13 @@ class SearchSpace:
             (*arch[:i], other, *arch[i + 1 :])
             for other in self._others[i][arch[i]]
         ]
-        return (
-            changed
-            if self.constraint is None
-            else [a for a in changed if self.constraint(a)]
-        )
+        if self.constraint is None:
+            return changed
+        return [a for a in changed if self.constraint(a)]
 
     def allowed(self, prefix: Architecture) -> tuple[Choice, ...]:
-        """The choices with which a partial architecture can go on so that the
-        whole meets the constraint.
+        """The choices with which a partial architecture can go on, and still
+        meet the constraint.
 
         Parameters
         ----------
@@ -240,11 +221,9 @@ class SearchSpace:
             If very many completions were tried and none meets the constraint.
         """
         row = self.choices[len(prefix)]
-        return (
-            row
-            if self.constraint is None
-            else tuple(c for c in row if self._can_be_completed((*prefix, c)))
-        )
+        if self.constraint is None:
+            return row
+        return tuple(c for c in row if self._can_be_completed((*prefix, c)))
 
     def _can_be_completed(self, prefix: Architecture) -> bool:
         assert self.constraint is not None

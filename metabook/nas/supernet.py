@@ -6,9 +6,10 @@ A block of the supernet has every operation that the space allows there. Two
 ways to train it:
 
     single paths   each step draws one architecture and moves its weights alone
-    the mixture    every block computes  sum_o p_o o(x)  with  p = softmax(alpha); steps on the weights with one half
-                   of the training set take turns with steps on alpha with the
-                   other half (DARTS, first order)
+    the mixture    every block computes sum_o p_o o(x) with p = softmax(alpha);
+                   steps on the weights with one half of the training set take
+                   turns with steps on alpha with the other half (DARTS, first
+                   order)
 
 What a shared weight says of an architecture is a guess. It ranks candidates;
 the result of a search is an architecture trained on its own.
@@ -38,17 +39,16 @@ CALIBRATION = 1000
 
 
 class Supernet(nn.Module):
-    """Every network of a space of blocks at once. Called as it is, it is the
-    mixture.
+    """Every network of a space of blocks at once.
 
-    A block is an operation, batch norm, max-pooling and a rectifier; ``"skip"``
-    only pools. From the second block on all have the same number of channels,
-    so that each operation fits after each other one: a skipped first block
-    repeats the image to fill them. (To a convolution, sixteen times the same
-    channel is one channel, with the sum of its weights. To ``sep5`` it is more
-    than one channel; that is where a path and its architecture differ.) Batch
-    norm has no scale and shift of its own, with which a branch could outweigh
-    its share of the mixture.
+    Called as it is, it is the mixture. A block is an operation, batch norm,
+    max-pooling and a rectifier; ``"skip"`` only pools. From the second block on
+    all have the same number of channels, so that each operation fits after each
+    other one: a skipped first block repeats the image to fill them. (To a
+    convolution, sixteen times the same channel is one channel, with the sum of
+    its weights. To ``sep5`` it is more than one channel; that is where a path
+    and its architecture differ.) Batch norm has no scale and shift of its own,
+    with which a branch could outweigh its share of the mixture.
 
     Parameters
     ----------
@@ -72,12 +72,10 @@ class Supernet(nn.Module):
     Examples
     --------
     >>> import metabook as mb
-    >>> supernet = Supernet(mb.nas.glyph_space(), width=16)
-    >>> supernet(torch.rand(2, 1, 16, 16)).shape
+    >>> supernet, x = Supernet(mb.nas.glyph_space()), torch.rand(2, 1, 16, 16)
+    >>> supernet(x).shape
     torch.Size([2, 16])
-    >>> supernet.path(("conv3", "skip", "sep5", "conv1"))(
-    ...     torch.rand(2, 1, 16, 16)
-    ... ).shape
+    >>> supernet.path(("conv3", "skip", "sep5", "conv1"))(x).shape
     torch.Size([2, 16])
     """
 
@@ -88,43 +86,38 @@ class Supernet(nn.Module):
         self.space, self.width = space, width
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.blocks = nn.ModuleList(
-                nn.ModuleDict(
-                    {
-                        str(op): _block(str(op), width if i else 1, width)
-                        for op in row
-                    }
+            self.blocks = nn.ModuleList()
+            for i, row in enumerate(space.choices):
+                ops, channels = map(str, row), width if i else 1
+                self.blocks.append(
+                    nn.ModuleDict(
+                        {op: _block(op, channels, width) for op in ops}
+                    )
                 )
-                for i, row in enumerate(space.choices)
-            )
         self.alpha = nn.Parameter(
             torch.zeros(len(space.choices), max(map(len, space.choices)))
         )
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        layout = torch.channels_last
+        self.to(memory_format=layout)  # type: ignore[call-overload]
 
     def path(self, arch: Architecture) -> nn.Sequential:
-        """The network of one architecture, made of the supernet's own modules."""
-        return nn.Sequential(
-            *map(self.block, range(len(arch)), arch), nn.Flatten()
-        )
+        """The network of one architecture, of the supernet's own modules."""
+        blocks = map(self.block, range(len(arch)), arch)
+        return nn.Sequential(*blocks, nn.Flatten())
 
     def block(self, i: int, op: object) -> nn.Module:
         """The module of one operation in one block."""
         return self.blocks[i].get_submodule(str(op))
 
     def shares(self) -> list[Tensor]:
-        """Of each block, the shares of its operations in the mixture; they add
-        up to 1.
-        """
+        """Of each block, its operations' shares in the mixture: a sum of 1."""
         return [
             row[: len(ops)].softmax(dim=0)
             for row, ops in zip(self.alpha, self.space.choices, strict=True)
         ]
 
     def strongest(self) -> Architecture:
-        """The architecture of the largest shares: what DARTS returns, to be
-        trained on its own.
-        """
+        """The architecture of the largest shares, which DARTS returns."""
         return tuple(
             ops[int(p.argmax())]
             for p, ops in zip(self.shares(), self.space.choices, strict=True)
@@ -134,9 +127,8 @@ class Supernet(nn.Module):
         """The mixture: images (B, 1, H, W) to vectors (B, D)."""
         for i, p in enumerate(self.shares()):
             outputs = [self.block(i, op)(x) for op in self.space.choices[i]]
-            x = torch.stack(
-                [share * y for share, y in zip(p, outputs, strict=True)]
-            ).sum(dim=0)
+            parts = [p_o * y for p_o, y in zip(p, outputs, strict=True)]
+            x = torch.stack(parts).sum(dim=0)
         return x.flatten(1)
 
 
@@ -148,25 +140,19 @@ class _Repeat(nn.Module):
         self.times = times
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.expand(-1, self.times, -1, -1).contiguous(
-            memory_format=torch.channels_last
-        )
+        x = x.expand(-1, self.times, -1, -1)
+        return x.contiguous(memory_format=torch.channels_last)
 
 
 def _block(op: str, channels: int, width: int) -> nn.Module:
+    pool = nn.MaxPool2d(2)
     if op == "skip":
         return (
-            nn.MaxPool2d(2)
-            if channels == width
-            else nn.Sequential(nn.MaxPool2d(2), _Repeat(width))
+            pool if channels == width else nn.Sequential(pool, _Repeat(width))
         )
     convolutions = operation(op, channels, width)
-    return nn.Sequential(
-        *convolutions,
-        nn.BatchNorm2d(width, affine=False),
-        nn.MaxPool2d(2),
-        nn.ReLU(),
-    )
+    norm = nn.BatchNorm2d(width, affine=False)
+    return nn.Sequential(*convolutions, norm, pool, nn.ReLU())
 
 
 def train_paths(
@@ -176,8 +162,9 @@ def train_paths(
     lr: float = 3e-3,
     seed: int = 0,
 ) -> None:
-    """Train the shared weights along random paths, all architectures equally
-    likely; ``alpha`` stays.
+    """Train the shared weights along random paths; ``alpha`` stays.
+
+    All architectures are equally likely.
 
     Parameters
     ----------
@@ -200,9 +187,8 @@ def train_paths(
     --------
     >>> from metabook.nas.candidates import glyph_tasks
     >>> import metabook as mb
-    >>> train_paths(
-    ...     Supernet(mb.nas.glyph_space()), glyph_tasks()[0], iterations=2
-    ... )
+    >>> supernet = Supernet(mb.nas.glyph_space())
+    >>> train_paths(supernet, glyph_tasks()[0], iterations=2)
     """
     rng, supernet = Random(seed), supernet.train()
     optimizer = torch.optim.Adam(supernet.blocks.parameters(), fused=True)
@@ -225,8 +211,9 @@ def train_mixture(
     lr: float = 3e-3,
     alpha_lr: float = 0.03,
 ) -> None:
-    """Train the mixture as DARTS does, first order: a step on ``alpha``, a step
-    on the weights, and so on.
+    """Train the mixture as DARTS does, first order.
+
+    A step on ``alpha``, a step on the weights, and so on.
 
     Parameters
     ----------
@@ -279,12 +266,12 @@ def shared_scores(
     valid: FewShotTasks,
     episodes: int = 500,
 ) -> dict[Architecture, float]:
-    """Accuracy of every architecture in percent, with the shared weights. Good
-    for ranking, and for nothing else.
+    """Accuracy of every architecture in percent, with the shared weights.
 
-    Batch norm's statistics are taken anew for each architecture, from training
-    images: those that training left behind are of all paths, or of the mixture.
-    Architectures that begin alike share that part of the work.
+    Good for ranking, and for nothing else. Batch norm's statistics are taken
+    anew for each architecture, from training images: those that training left
+    behind are of all paths, or of the mixture. Architectures that begin alike
+    share that part of the work.
 
     Parameters
     ----------
@@ -307,20 +294,16 @@ def shared_scores(
     --------
     >>> import metabook as mb
     >>> from metabook.nas.candidates import glyph_tasks
-    >>> scores = shared_scores(
-    ...     Supernet(mb.nas.glyph_space()), *glyph_tasks()[:2], episodes=5
-    ... )
-    >>> len(scores)
+    >>> supernet = Supernet(mb.nas.glyph_space())
+    >>> len(shared_scores(supernet, *glyph_tasks()[:2], episodes=5))
     625
     """
     supernet = copy.deepcopy(supernet)
-    seen = tasks.images.pixels(
-        torch.linspace(0, len(tasks.images) - 1, CALIBRATION).long()
-    )
+    evenly = torch.linspace(0, len(tasks.images) - 1, CALIBRATION)
+    seen = tasks.images.pixels(evenly.long())
     images = valid.images.pixels(torch.arange(len(valid.images)))
-    rows = torch.from_numpy(
-        valid.indices(episodes)
-    )  # (episodes, way, shot + query)
+    # (episodes, way, shot + query)
+    rows = torch.from_numpy(valid.indices(episodes))
     scores: dict[Architecture, float] = {}
 
     def visit(arch: Architecture, seen: Tensor, images: Tensor) -> None:
@@ -341,17 +324,13 @@ def shared_scores(
 
 def _accuracy(vectors: Tensor, rows: Tensor, shot: int) -> float:
     """Of prototypes, in percent: vectors (N, D), rows (episodes, way, shot +
-    query).
+    query) of them.
     """
-    z = vectors[rows]  # (episodes, way, shot + query, D)
-    prototypes, queries = (
-        z[:, :, :shot].mean(dim=2),
-        z[:, :, shot:].flatten(1, 2),
-    )
-    nearest = torch.cdist(queries, prototypes).argmin(
-        dim=2
-    )  # (episodes, way * query)
     way, query = rows.shape[1], rows.shape[2] - shot
-    return 100 * float(
-        (nearest == torch.arange(way).repeat_interleave(query)).double().mean()
-    )
+    z = vectors[rows]  # (episodes, way, shot + query, D)
+    prototypes = z[:, :, :shot].mean(dim=2)
+    queries = z[:, :, shot:].flatten(1, 2)
+    # (episodes, way * query)
+    nearest = torch.cdist(queries, prototypes).argmin(dim=2)
+    right = nearest == torch.arange(way).repeat_interleave(query)
+    return 100 * float(right.double().mean())

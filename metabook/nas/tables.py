@@ -55,14 +55,12 @@ class Table:
     ...     valid={1: [0.3, 0.2, 0.4, 0.5], 9: [0.5, 0.6, 0.7, 0.8]},
     ...     test=[0.6, 0.5, 0.8, 0.7],
     ... )
-    >>> (
-    ...     table.valid((16, 1)),
-    ...     table.valid((16, 1), budget=1),
-    ...     table.test((16, 1)),
-    ... )
-    (0.7, 0.4, 0.8)
     >>> table.best
     (16, 1)
+    >>> table.valid((16, 1)), table.valid((16, 1), budget=1)
+    (0.7, 0.4)
+    >>> table.test((16, 1))
+    0.8
     """
 
     def __init__(
@@ -75,8 +73,8 @@ class Table:
         self.space = space
         if not valid:
             raise ValueError(
-                "valid has no budget: give at least one, as valid={12:"
-                " accuracies}"
+                "valid has no budget: give at least one,"
+                " as valid={12: accuracies}"
             )
         self.budgets = tuple(sorted(valid))
         self._row = {arch: i for i, arch in enumerate(space)}
@@ -135,15 +133,15 @@ class Table:
             If the architecture, the budget or the training is not in the table.
         """
         try:
-            return self._valid[self.budgets[-1] if budget is None else budget][
-                seed
-            ][self._row[arch]]
+            seeds = self._valid[self.budgets[-1] if budget is None else budget]
+            return seeds[seed][self._row[arch]]
         except KeyError:
             raise self._missing(arch, budget, seed) from None
 
     def test(self, arch: Architecture) -> float:
-        """Test accuracy after the full training, averaged over its seeds. For
-        the end: no search may see it.
+        """Test accuracy after the full training, averaged over its seeds.
+
+        For the end: no search may see it.
         """
         if arch not in self._row:
             raise self._missing(arch, None, 0)
@@ -170,9 +168,7 @@ class Table:
 
     @cached_property
     def best(self) -> Architecture:
-        """The architecture with the highest test accuracy: what a search cannot
-        know.
-        """
+        """The highest test accuracy's architecture: no search can know it."""
         return max(self._row, key=self.test)
 
     def _missing(
@@ -233,24 +229,14 @@ def load_nasbench201(
     94.37333679199219
     """
     with np.load(Path(path), allow_pickle=False) as file:
-        missing = {
-            "ops",
-            "edges",
-            "arch",
-            "datasets",
-            "val12",
-            "test200",
-        } - set(file.files)
-        if missing:
+        needed = {"ops", "edges", "arch", "datasets", "val12", "test200"}
+        if missing := needed - set(file.files):
             raise ValueError(
                 f"{path} lacks {', '.join(sorted(missing))}; it is not the"
                 " compact NAS-Bench-201"
             )
-        ops, edges, names = (
-            file["ops"].tolist(),
-            file["edges"].tolist(),
-            file["datasets"].tolist(),
-        )
+        ops, edges = file["ops"].tolist(), file["edges"].tolist()
+        names = file["datasets"].tolist()
         if dataset not in names:
             raise ValueError(
                 f"dataset is {dataset!r}; choose one of {', '.join(names)}"
@@ -259,9 +245,8 @@ def load_nasbench201(
     space = SearchSpace(
         dict.fromkeys(edges, ops), canonical=_Cells(edges, ops).canonical
     )
-    if not np.array_equal(
-        order, np.indices((len(ops),) * len(edges)).reshape(len(edges), -1).T
-    ):
+    counted = np.indices((len(ops),) * len(edges)).reshape(len(edges), -1).T
+    if not np.array_equal(order, counted):
         raise ValueError(
             f"{path} lists the cells in another order than 0, 1, 2, ... in base"
             f" {len(ops)}"
@@ -271,9 +256,7 @@ def load_nasbench201(
 
 
 class _Cells:
-    """Which of the cells are the same network: those whose output has the same
-    expression.
-    """
+    """The cells whose output has the same expression are the same network."""
 
     def __init__(self, edges: list[str], ops: list[str]) -> None:
         ends = [edge.split("<-") for edge in edges]
@@ -319,17 +302,14 @@ class _Cells:
 
     def _write(self, arch: Architecture, letter: dict[int, str]) -> str:
         terms: dict[int, list[str]] = {0: ["x"]}  # of the sum at each node
-        for e, ((to, source), op) in enumerate(
-            zip(self.edges, arch, strict=True)
-        ):
+        for e, op in enumerate(arch):
+            to, source = self.edges[e]
             into = terms.setdefault(to, [])
             inputs = terms[source]
             if op == "skip_connect":
                 into += inputs
-            elif op != "none" and (
-                inputs or "conv" in str(op)
-            ):  # of nothing, a convolution leaves its shift
-                into.append(
-                    f"{op}{letter.get(e, '')}({'+'.join(sorted(inputs))})"
-                )
+            # of nothing, a convolution leaves its shift
+            elif op != "none" and (inputs or "conv" in str(op)):
+                total = "+".join(sorted(inputs))
+                into.append(f"{op}{letter.get(e, '')}({total})")
         return "+".join(sorted(terms[max(terms)]))

@@ -14,13 +14,11 @@ Taught in section 3.1 of the book.
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from metabook.optimization.inner_loop import (
-    Weights,
-    add_to_grad,
-    twice_differentiable,
-)
+from metabook.learner.losses import LossFn
+from metabook.optimization.inner_loop import Weights, add_to_grad
 from metabook.optimization.maml import MAML
 from metabook.tasks.episode import Episode
 
@@ -46,8 +44,8 @@ class ImplicitMAML(MAML):
         weights hardly leave it.
     cg_steps : int
         Steps of conjugate gradients, each one Hessian-vector product.
-    **options
-        Those of `MAML`.
+    loss_fn, vectorized, threads
+        As in `MAML`.
 
     References
     ----------
@@ -72,20 +70,25 @@ class ImplicitMAML(MAML):
         model: torch.nn.Module,
         inner_lr: float = 0.01,
         inner_steps: int = 16,
+        *,
         lam: float = 1.0,
         cg_steps: int = 5,
-        **options: object,
+        loss_fn: LossFn = F.cross_entropy,
+        vectorized: bool | None = None,
+        threads: int | None = None,
     ) -> None:
-        super().__init__(model, inner_lr, inner_steps, **options)  # type: ignore[arg-type]
+        super().__init__(
+            model,
+            inner_lr,
+            inner_steps,
+            loss_fn=loss_fn,
+            vectorized=vectorized,
+            threads=threads,
+        )
         if lam <= 0:
             raise ValueError(
                 f"lam is {lam}; without a pull towards theta the minimum does"
                 " not depend on it"
-            )
-        if self.programs is not None or self.first_order:
-            raise ValueError(
-                "the implicit gradient is neither compiled nor of first order:"
-                " leave these options out"
             )
         self.lam, self.cg_steps = lam, cg_steps
 
@@ -109,53 +112,43 @@ class ImplicitMAML(MAML):
             super().support_loss(weights, step, x, y, way) + self.lam / 2 * pull
         )
 
-    def backward(self, episode: Episode) -> float:
-        """Add the implicit gradient of the mean query loss to ``.grad`` and
-        return the loss.
+    def loss(self, episode: Episode) -> Tensor:
+        """Raises: backward does not differentiate the path to the minimum."""
+        raise NotImplementedError(
+            "the implicit gradient is not what a loss computed along the inner"
+            " loop would give: call backward(episode), which adds it to .grad"
+            " and returns the query loss"
+        )
+
+    def add_gradient(self, part: Episode, way: int | None, tasks: int) -> float:
+        """Add this part's share of the implicit gradient of the mean query loss
+        to ``.grad``, and return its share of that loss.
         """
-        episode, way = self.in_columns(episode)
-        total = 0.0
-        for part in episode.split(self._together(episode.support_x)):
-            with torch.no_grad():
-                (fast,) = self._path(
-                    part.support_x, part.support_y, way, None, every=False
-                )
-            phi = {name: w.requires_grad_() for name, w in fast.items()}
-            with torch.enable_grad(), twice_differentiable():
-                phi_and_more = self._finish(
-                    phi, self.inner_steps, part.support_x
-                )
-                loss = self._query_loss(
-                    phi_and_more, part.query_x, part.query_y, way
-                )
-                v = torch.autograd.grad(loss, list(phi.values()))
-                # the pull adds lam to the Hessian of the support loss: (H +
-                # lam) / lam = I + H / lam
-                objective = self.support_loss(
-                    phi, self.inner_steps, part.support_x, part.support_y, way
-                )
-                slopes = torch.autograd.grad(
-                    objective, list(phi.values()), create_graph=True
-                )
+        with torch.no_grad():
+            phi = self.learn(part.support_x, part.support_y, way)
+        phi = {name: phi[name].requires_grad_() for name in self.adapted()}
+        fast = self.finish(phi, self.inner_steps, part.support_x)
+        loss = self.query_loss(fast, part.query_x, part.query_y, way)
+        v = torch.autograd.grad(loss, list(phi.values()))
+        # the pull adds lam to the Hessian of the support loss:
+        # (H + lam) / lam = I + H / lam
+        objective = self.support_loss(
+            phi, self.inner_steps, part.support_x, part.support_y, way
+        )
+        slopes = torch.autograd.grad(
+            objective, list(phi.values()), create_graph=True
+        )
 
-            def times_matrix(
-                d: Tensor,
-                slopes: tuple[Tensor, ...] = slopes,
-                phi: Weights = phi,
-            ) -> Tensor:
-                pieces = _split(d, phi)
-                product = torch.autograd.grad(
-                    slopes, list(phi.values()), pieces, retain_graph=True
-                )
-                return _flat(product) / self.lam
-
-            gradients = _split(
-                conjugate_gradients(times_matrix, _flat(v), self.cg_steps), phi
+        def times_matrix(d: Tensor) -> Tensor:
+            product = torch.autograd.grad(
+                slopes, list(phi.values()), _split(d, phi), retain_graph=True
             )
-            for name, g in zip(phi, gradients, strict=True):
-                add_to_grad(self.adapted()[name], g.sum(dim=0) / len(episode))
-            total += float(loss.detach()) / len(episode)
-        return total
+            return _flat(product) / self.lam
+
+        x = conjugate_gradients(times_matrix, _flat(v), self.cg_steps)
+        for name, g in zip(phi, _split(x, phi), strict=True):
+            add_to_grad(self.adapted()[name], g.sum(dim=0) / tasks)
+        return float(loss.detach()) / tasks
 
 
 def conjugate_gradients(

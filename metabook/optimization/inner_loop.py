@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from metabook.models.outputs import one_tensor
+
 __all__ = [
     "Weights",
     "add_to_grad",
@@ -30,7 +32,7 @@ Weights = dict[str, Tensor]
 
 
 def maml_update(
-    model: nn.Module, loss: Tensor, lr: float, first_order: bool = False
+    model: nn.Module, loss: Tensor, lr: float, *, first_order: bool = False
 ) -> list[Tensor]:
     """One inner step, theta' = theta - lr * grad(loss): the document's listing
     of section 5.1, mended.
@@ -155,8 +157,7 @@ def call_with(model: nn.Module, weights: Weights, *inputs: Tensor) -> Tensor:
                 origin = first.setdefault(id(p), name)
                 if origin in weights:
                     places[name] = weights[origin]
-    result: Tensor = functional_call(model, places, inputs, tie_weights=False)
-    return result
+    return one_tensor(functional_call(model, places, inputs, tie_weights=False))
 
 
 def add_to_grad(parameter: Tensor, gradient: Tensor) -> None:

@@ -11,9 +11,11 @@ of the book.
 from collections.abc import Iterable, Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from metabook.learner.losses import LossFn
 from metabook.models.norms import SupportNorm
 from metabook.optimization.inner_loop import Weights
 from metabook.optimization.maml import MAML
@@ -54,8 +56,8 @@ class MAMLPlusPlus(MAML):
     first_order_until : int
         Leave out second derivatives while the outer loop is younger than this
         many iterations.
-    **options
-        Those of `MAML`.
+    first_order, loss_fn, vectorized, threads, query_dtype, compiled
+        As in `MAML`.
 
     References
     ----------
@@ -80,20 +82,35 @@ class MAMLPlusPlus(MAML):
         model: nn.Module,
         inner_lr: float = 0.1,
         inner_steps: int = 5,
+        *,
         per_step_lr: bool = True,
         per_step_norm: bool = True,
         multi_step_until: int = 0,
         first_order_until: int = 0,
-        **options: object,
+        first_order: bool = False,
+        loss_fn: LossFn = F.cross_entropy,
+        vectorized: bool | None = None,
+        threads: int | None = None,
+        query_dtype: torch.dtype | None = None,
+        compiled: bool = False,
     ) -> None:
-        super().__init__(model, inner_lr, inner_steps, **options)  # type: ignore[arg-type]
-        if self.programs is not None and (
-            multi_step_until or first_order_until
-        ):
+        super().__init__(
+            model,
+            inner_lr,
+            inner_steps,
+            first_order=first_order,
+            loss_fn=loss_fn,
+            vectorized=vectorized,
+            threads=threads,
+            query_dtype=query_dtype,
+            compiled=compiled,
+        )
+        if compiled and (multi_step_until or first_order_until):
             raise ValueError(
                 "what changes from iteration to iteration cannot be compiled"
                 " once: use compiled=False"
             )
+        self.per_step_lr, self.per_step_norm = per_step_lr, per_step_norm
         self.multi_step_until, self.first_order_until = (
             multi_step_until,
             first_order_until,
@@ -121,18 +138,19 @@ class MAMLPlusPlus(MAML):
                 for name in self.norm_names
             ]
         )
-        rates = [
-            w.new_full((inner_steps,), inner_lr)
-            for w in self.adapted().values()
-            if per_step_lr
-        ]
-        self.rates = nn.ParameterList(rates)
+        self.step_sizes = nn.ParameterList(
+            [
+                w.new_full((inner_steps,), inner_lr)
+                for w in self.adapted().values()
+                if per_step_lr
+            ]
+        )
 
     def extra_repr(self) -> str:
         """The settings that make another method or another run."""
         return (
-            f"{super().extra_repr()}, per_step_lr={len(self.rates) > 0},"
-            f" per_step_norm={len(self.norm_names) > 0},"
+            f"{super().extra_repr()}, per_step_lr={self.per_step_lr},"
+            f" per_step_norm={self.per_step_norm},"
             f" multi_step_until={self.multi_step_until},"
             f" first_order_until={self.first_order_until}"
         )
@@ -147,14 +165,12 @@ class MAMLPlusPlus(MAML):
             if name not in self.norm_names
         }
 
-    def step_sizes(self, step: int) -> float | Weights:
+    def step_size(self, step: int) -> float | Weights:
         """The step size of every weight tensor in this step."""
-        if not len(self.rates):
+        if not len(self.step_sizes):
             return self.inner_lr
-        return {
-            name: r[min(step, len(r) - 1)]
-            for name, r in zip(self.adapted(), self.rates, strict=True)
-        }
+        sizes = zip(self.adapted(), self.step_sizes, strict=True)
+        return {name: a[min(step, len(a) - 1)] for name, a in sizes}
 
     def at_step(self, step: int) -> Weights:
         """Scale and shift of the normalisation layers in this step."""
@@ -203,23 +219,16 @@ class MAMLPlusPlus(MAML):
             and int(self.iteration) < self.first_order_until
         )
 
-    def _summed_loss(self, part: Episode, way: int | None) -> Tensor:
-        """The sum of the tasks' query losses, a weighted mean over the inner
-        steps.
+    def outer_loss(self, part: Episode, way: int | None) -> Tensor:
+        """The losses on the query sets, a weighted mean over the inner steps,
+        summed over the tasks.
         """
         weights = self.step_weights()
         if weights[-1] == 1:
-            return super()._summed_loss(part, way)
-        path = self._path(part.support_x, part.support_y, way, None, every=True)
+            return super().outer_loss(part, way)
+        path = self.learn_each_step(part.support_x, part.support_y, way)
         losses = [
-            self._query_loss(
-                self._finish(path[s], s, part.support_x),
-                part.query_x,
-                part.query_y,
-                way,
-            )
-            for s in range(1, len(path))
+            w * self.query_loss(fast, part.query_x, part.query_y, way)
+            for w, fast in zip(weights, path[1:], strict=True)
         ]
-        return torch.stack(
-            [w * loss for w, loss in zip(weights, losses, strict=True)]
-        ).sum()
+        return torch.stack(losses).sum()

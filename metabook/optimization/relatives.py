@@ -6,8 +6,10 @@ Taught in section 3.1 of the book.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metabook.learner.losses import LossFn
 from metabook.optimization.inner_loop import Weights
 from metabook.optimization.maml import MAML
 from metabook.tasks.episode import Episode
@@ -28,8 +30,8 @@ class ANIL(MAML):
     head : str, optional
         Name of the submodule to adapt, as in ``model.get_submodule``; the last
         one that has parameters of its own, unless given.
-    **options
-        Those of `MAML`.
+    first_order, loss_fn, vectorized, threads, query_dtype, compiled
+        As in `MAML`.
 
     Raises
     ------
@@ -48,7 +50,8 @@ class ANIL(MAML):
     >>> episode = mb.FewShotTasks(
     ...     mb.glyphs(classes=10), way=5, shot=1, query=2
     ... ).sample(1)
-    >>> sorted(learner.adapt(episode.support_x, episode.support_y))
+    >>> predictor = learner.adapt(episode.support_x, episode.support_y)
+    >>> sorted(predictor.weights)
     ['head.bias', 'head.weight']
     """
 
@@ -59,9 +62,24 @@ class ANIL(MAML):
         inner_steps: int = 1,
         *,
         head: str | None = None,
-        **options: object,
+        first_order: bool = False,
+        loss_fn: LossFn = F.cross_entropy,
+        vectorized: bool | None = None,
+        threads: int | None = None,
+        query_dtype: torch.dtype | None = None,
+        compiled: bool = False,
     ) -> None:
-        super().__init__(model, inner_lr, inner_steps, **options)  # type: ignore[arg-type]
+        super().__init__(
+            model,
+            inner_lr,
+            inner_steps,
+            first_order=first_order,
+            loss_fn=loss_fn,
+            vectorized=vectorized,
+            threads=threads,
+            query_dtype=query_dtype,
+            compiled=compiled,
+        )
         owners = [
             name
             for name, module in model.named_modules()
@@ -106,8 +124,8 @@ class MetaSGD(MAML):
     inner_lr : float
         Where every step size starts.
     inner_steps : int
-    **options
-        Those of `MAML`.
+    first_order, loss_fn, vectorized, threads, query_dtype, compiled
+        As in `MAML`.
 
     References
     ----------
@@ -128,18 +146,34 @@ class MetaSGD(MAML):
         model: nn.Module,
         inner_lr: float = 0.01,
         inner_steps: int = 1,
-        **options: object,
+        *,
+        first_order: bool = False,
+        loss_fn: LossFn = F.cross_entropy,
+        vectorized: bool | None = None,
+        threads: int | None = None,
+        query_dtype: torch.dtype | None = None,
+        compiled: bool = False,
     ) -> None:
-        super().__init__(model, inner_lr, inner_steps, **options)  # type: ignore[arg-type]
-        self.steps = nn.ParameterList(
+        super().__init__(
+            model,
+            inner_lr,
+            inner_steps,
+            first_order=first_order,
+            loss_fn=loss_fn,
+            vectorized=vectorized,
+            threads=threads,
+            query_dtype=query_dtype,
+            compiled=compiled,
+        )
+        self.step_sizes = nn.ParameterList(
             [torch.full_like(w, inner_lr) for w in self.adapted().values()]
         )
 
-    def step_sizes(self, step: int) -> Weights:
+    def step_size(self, step: int) -> Weights:
         """The learned step size of every weight, by name; the same in every
         step.
         """
-        return dict(zip(self.adapted(), self.steps, strict=True))
+        return dict(zip(self.adapted(), self.step_sizes, strict=True))
 
 
 class JointTraining(MAML):
@@ -163,10 +197,8 @@ class JointTraining(MAML):
     ... )
     """
 
-    def _summed_loss(self, part: Episode, way: int | None) -> Tensor:
-        """The sum of the tasks' losses before adapting, on all of their
-        examples.
-        """
+    def outer_loss(self, part: Episode, way: int | None) -> Tensor:
+        """The losses before adapting, on all examples of the tasks."""
         x = torch.cat([part.support_x, part.query_x], dim=1)
         y = torch.cat([part.support_y, part.query_y], dim=1)
-        return self._query_loss(self._adapt(x, y, way, steps=0), x, y, way)
+        return self.query_loss(self.learn(x, y, way, steps=0), x, y, way)

@@ -9,8 +9,10 @@ https://arxiv.org/abs/1803.02999. Taught in sections 3.1 and 4.1 of the book.
 """
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from metabook.learner.losses import LossFn
 from metabook.optimization.inner_loop import add_to_grad
 from metabook.optimization.maml import MAML
 from metabook.tasks.episode import Episode
@@ -28,8 +30,14 @@ class Reptile(MAML):
     is all of its examples, support and query together. At test it adapts to the
     support set, like MAML.
 
-    Takes the arguments of `MAML`, with several inner steps: with one, Reptile
-    is joint training.
+    Parameters
+    ----------
+    model : nn.Module
+    inner_lr : float
+    inner_steps : int
+        Several: with one, Reptile is joint training.
+    loss_fn, vectorized, threads
+        As in `MAML`.
 
     References
     ----------
@@ -59,33 +67,40 @@ class Reptile(MAML):
         model: nn.Module,
         inner_lr: float = 0.01,
         inner_steps: int = 5,
-        **options: object,
+        *,
+        loss_fn: LossFn = F.cross_entropy,
+        vectorized: bool | None = None,
+        threads: int | None = None,
     ) -> None:
-        super().__init__(model, inner_lr, inner_steps, **options)  # type: ignore[arg-type]
-        if self.programs is not None:
-            raise ValueError(
-                "Reptile has no gradient to compile: use compiled=False"
-            )
+        super().__init__(
+            model,
+            inner_lr,
+            inner_steps,
+            loss_fn=loss_fn,
+            vectorized=vectorized,
+            threads=threads,
+        )
 
     def extra_repr(self) -> str:
         """The settings that make another method or another run."""
         return f"inner_lr={self.inner_lr}, inner_steps={self.inner_steps}"
 
-    def backward(self, episode: Episode) -> float:
-        """Add ``theta - mean_i phi_i`` to ``.grad``, and return the loss after
-        the inner loop, on the same examples.
+    def loss(self, episode: Episode) -> Tensor:
+        """Raises: Reptile's update is the gradient of no loss."""
+        raise NotImplementedError(
+            "Reptile's update is not the gradient of a loss: call"
+            " backward(episode), which adds it to .grad and returns the loss"
+            " after the inner loop"
+        )
+
+    def add_gradient(self, part: Episode, way: int | None, tasks: int) -> float:
+        """Add this part's share of ``theta - mean_i phi_i`` to ``.grad``, and
+        return its share of the loss after the inner loop, on the same examples.
         """
-        episode, way = self.in_columns(episode)
-        total = 0.0
-        for part in episode.split(self._together(episode.support_x)):
-            x = torch.cat([part.support_x, part.query_x], dim=1)
-            y = torch.cat([part.support_y, part.query_y], dim=1)
-            with torch.no_grad():
-                fast = self.adapt(x, y)
-                predictions = self.predict_with(fast, x)
-                total += float(self._summed(predictions, y, way)) / len(episode)
-                for name, theta in self.adapted().items():
-                    add_to_grad(
-                        theta, (theta - fast[name]).sum(dim=0) / len(episode)
-                    )
-        return total
+        x = torch.cat([part.support_x, part.query_x], dim=1)
+        y = torch.cat([part.support_y, part.query_y], dim=1)
+        with torch.no_grad():
+            phi = self.learn(x, y, way)
+            for name, theta in self.adapted().items():
+                add_to_grad(theta, (theta - phi[name]).sum(dim=0) / tasks)
+            return float(self.query_loss(phi, x, y, way)) / tasks

@@ -6,7 +6,7 @@ Taught in section 2.1 of the book.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,9 +21,14 @@ class Episode:
 
     Parameters
     ----------
-    support_x : Tensor, (T, S, ...) support_y : Tensor, (T, S) of integer
-    labels, or (T, S, ...) of floating targets query_x : Tensor, (T, Q, ...)
+    support_x : Tensor, (T, S, ...)
+    support_y : Tensor, (T, S) of integer labels, or (T, S, ...) of floating
+        targets
+    query_x : Tensor, (T, Q, ...)
     query_y : Tensor, (T, Q) or (T, Q, ...)
+    class_names : tuple of tuple of str, optional
+        For each task, what its classes are called: name j is that of the j-th
+        smallest label.
 
     Raises
     ------
@@ -47,6 +52,9 @@ class Episode:
     support_y: Tensor
     query_x: Tensor
     query_y: Tensor
+    class_names: tuple[tuple[str, ...], ...] | None = field(
+        default=None, kw_only=True
+    )
 
     def __post_init__(self) -> None:
         tensors = {"support_x": self.support_x, "support_y": self.support_y}
@@ -94,6 +102,11 @@ class Episode:
                 f"support_y is {self.support_y.dtype} but query_y is"
                 f" {self.query_y.dtype}"
             )
+        if self.class_names is not None and len(self.class_names) != len(self):
+            raise ValueError(
+                f"class_names are those of {len(self.class_names)} tasks, but"
+                f" there are {len(self)}; each task has a tuple of its own"
+            )
 
     def __len__(self) -> int:
         return len(self.support_x)
@@ -106,9 +119,7 @@ class Episode:
         )
 
     def split(self, size: int) -> Iterator["Episode"]:
-        """Yield the tasks in episodes of ``size`` tasks; the last one may have
-        fewer.
-        """
+        """Yield episodes of ``size`` tasks; the last one may have fewer."""
         for t in range(0, len(self), size):
             part = slice(t, t + size)
             yield Episode(
@@ -116,6 +127,7 @@ class Episode:
                 self.support_y[part],
                 self.query_x[part],
                 self.query_y[part],
+                class_names=self.class_names and self.class_names[part],
             )
 
     def tasks(self) -> Iterator["Episode"]:
@@ -143,6 +155,7 @@ class Episode:
             move(self.support_y),
             move(self.query_x),
             move(self.query_y),
+            class_names=self.class_names,
         )
 
 

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""N-way K-shot classification tasks, drawn from labelled images. Taught in
-section 2.1 of the book.
+"""N-way K-shot classification tasks, drawn from labelled images.
+
+Taught in section 2.1 of the book.
 """
 
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from metabook.data.images import LabelledImages
-from metabook.data.random import random_bits, random_choice
+from metabook.data.random import check_seed, random_bits, random_choice
 from metabook.data.settings import described
 from metabook.tasks.episode import Episode
+from metabook.tasks.transform import Transform, transformed
 
 __all__ = ["FewShotTasks"]
 
@@ -19,9 +22,9 @@ __all__ = ["FewShotTasks"]
 class FewShotTasks:
     """Endless few-shot tasks: task i is a function of ``(seed, i)`` alone.
 
-    A task draws ``way`` distinct classes, gives them the labels 0 to ``way -
-    1`` in random order, and draws ``shot + query`` distinct examples of each:
-    the first ``shot`` are its support set, the rest its query set.
+    A task draws ``way`` distinct classes, gives them the labels 0 to
+    ``way - 1`` in random order, and draws ``shot + query`` distinct examples of
+    each: the first ``shot`` are its support set, the rest its query set.
 
     Parameters
     ----------
@@ -34,12 +37,17 @@ class FewShotTasks:
         Query examples a class.
     seed : int
         Another seed, another stream of tasks.
+    transform : callable, optional
+        Maps the examples of one task, (N, C, H, W) with the support set first,
+        to what the network sees: augmentation, normalisation. It may use the
+        global random numbers of torch, numpy or Python: a task has its own.
 
     Raises
     ------
     ValueError
-        If there are fewer classes than ``way``, or a class has too few
-        examples.
+        If there are fewer classes than ``way``, a class has too few examples
+        (``images.at_least`` leaves such classes out), or the seed is no integer
+        from 0.
 
     References
     ----------
@@ -66,7 +74,9 @@ class FewShotTasks:
         way: int,
         shot: int,
         query: int = 15,
+        *,
         seed: int = 0,
+        transform: Transform | None = None,
     ) -> None:
         for name, value in (("way", way), ("shot", shot), ("query", query)):
             if value < 1:
@@ -77,19 +87,17 @@ class FewShotTasks:
                 f" {len(images.names)}"
             )
         smallest = int(np.argmin(images.counts))
-        if images.counts[smallest] < shot + query:
+        needed = shot + query
+        if images.counts[smallest] < needed:
             raise ValueError(
                 f"class {images.names[smallest]!r} has"
                 f" {images.counts[smallest]} examples; {shot}-shot with {query}"
-                f" queries needs {shot + query}"
+                f" queries needs {needed}: images.at_least({needed})"
+                " leaves such classes out"
             )
-        self.images, self.way, self.shot, self.query, self.seed = (
-            images,
-            way,
-            shot,
-            query,
-            seed,
-        )
+        self.images, self.way, self.shot, self.query = images, way, shot, query
+        self.seed, self.transform = check_seed(seed), transform
+        self._names = np.array(images.names, dtype=object)
 
     def __repr__(self) -> str:
         return (
@@ -105,6 +113,7 @@ class FewShotTasks:
             "shot": self.shot,
             "query": self.query,
             "seed": self.seed,
+            "transform": described(self.transform, "transform"),
         }
 
     def sample(self, tasks: int, start: int = 0) -> Episode:
@@ -113,40 +122,45 @@ class FewShotTasks:
         Returns
         -------
         Episode
-            ``support_x`` (T, way * shot, C, H, W) in [0, 1], class by class;
-            labels 0 to ``way - 1``.
+            ``support_x`` (T, way * shot, C, H, W) in [0, 1], or what the
+            transform makes of it, class by class; labels 0 to ``way - 1``.
         """
         rows = self.indices(tasks, start)  # (T, way, shot + query)
-        labels = torch.arange(self.way)[:, None].expand(
-            -1, self.shot + self.query
-        )
+        classes = self.images.labels.numpy()[rows[:, :, 0]]  # (T, way)
+        labels = torch.arange(self.way)[:, None]
 
-        def part(columns: slice) -> tuple[torch.Tensor, torch.Tensor]:
-            chosen = torch.from_numpy(rows[:, :, columns].reshape(tasks, -1))
+        def part(rows: np.ndarray) -> tuple[Tensor, Tensor]:
+            chosen = torch.from_numpy(rows.reshape(tasks, -1))
             return (
                 self.images.pixels(chosen),
-                labels[:, columns]
-                .reshape(1, -1)
-                .expand(tasks, -1)
-                .contiguous(),
+                labels.expand(rows.shape).reshape(tasks, -1).contiguous(),
             )
 
-        return Episode(*part(slice(self.shot)), *part(slice(self.shot, None)))
+        support_x, support_y = part(rows[:, :, : self.shot])
+        query_x, query_y = part(rows[:, :, self.shot :])
+        if self.transform is not None:
+            support_x, query_x = transformed(
+                self.transform, support_x, query_x, self.seed, start
+            )
+        return Episode(
+            support_x,
+            support_y,
+            query_x,
+            query_y,
+            class_names=tuple(map(tuple, self._names[classes].tolist())),
+        )
 
     def indices(self, tasks: int, start: int = 0) -> np.ndarray:
         """The rows of ``images`` that `sample` takes, (T, way, shot + query):
         which drawings, of which classes.
         """
         task = random_bits(self.seed, start + np.arange(tasks))
+        # (T, way)
         classes = random_choice(
             random_bits(task, 0), len(self.images.names), self.way
-        )  # (T, way)
+        )
         seeds = random_bits(task[:, None], 1 + np.arange(self.way)).reshape(-1)
-        examples = random_choice(
-            seeds,
-            self.images.counts[classes].reshape(-1),
-            self.shot + self.query,
-        )
-        return self.images.offsets[classes][:, :, None] + examples.reshape(
-            tasks, self.way, -1
-        )
+        counts = self.images.counts[classes].reshape(-1)
+        examples = random_choice(seeds, counts, self.shot + self.query)
+        first = self.images.offsets[classes][:, :, None]
+        return first + examples.reshape(tasks, self.way, -1)

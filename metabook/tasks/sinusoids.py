@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Sine waves as regression tasks: the smallest problem on which learning to
-learn can be seen. Taught in section 3.1.
+learn can be seen.
+
+Taught in section 3.1.
 """
 
 import math
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metabook.data.random import random_bits, random_uniform
+from metabook.data.random import check_seed, random_bits, random_uniform
 from metabook.tasks.episode import Episode
 
 __all__ = ["Sinusoids"]
@@ -28,6 +30,11 @@ class Sinusoids:
         Points a task in the support and in the query set.
     seed : int
 
+    Raises
+    ------
+    ValueError
+        If there is no point, or the seed is no integer from 0.
+
     References
     ----------
     Finn, Abbeel & Levine, *Model-Agnostic Meta-Learning*, 2017,
@@ -39,12 +46,14 @@ class Sinusoids:
     Episode(3 tasks, support 10 x (1,), query 20 x (1,))
     """
 
-    def __init__(self, shot: int = 10, query: int = 10, seed: int = 0) -> None:
+    def __init__(
+        self, shot: int = 10, query: int = 10, *, seed: int = 0
+    ) -> None:
         if shot < 1 or query < 1:
             raise ValueError(
                 f"shot is {shot} and query is {query}; both must be at least 1"
             )
-        self.shot, self.query, self.seed = shot, query, seed
+        self.shot, self.query, self.seed = shot, query, check_seed(seed)
 
     def __repr__(self) -> str:
         return (
@@ -63,9 +72,8 @@ class Sinusoids:
         each (T,).
         """
         task = random_bits(self.seed, start + np.arange(tasks))
-        return 0.1 + 4.9 * random_uniform(task, 0), math.pi * random_uniform(
-            task, 1
-        )
+        amplitude = 0.1 + 4.9 * random_uniform(task, 0)
+        return amplitude, math.pi * random_uniform(task, 1)
 
     def sample(self, tasks: int, start: int = 0) -> Episode:
         """Draw tasks ``start`` to ``start + tasks - 1``; inputs and targets are

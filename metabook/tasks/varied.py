@@ -9,17 +9,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from metabook.data.images import LabelledImages
-from metabook.data.random import random_bits, random_choice, random_uniform
+from metabook.data.random import (
+    check_seed,
+    random_bits,
+    random_choice,
+    random_uniform,
+)
 from metabook.data.settings import described
 from metabook.tasks.episode import Episode
+from metabook.tasks.transform import Transform, transformed
 
 __all__ = ["VariedTasks"]
 
-_SIZES = (
-    2**32
-)  # where the counters of way and shots begin: those of FewShotTasks are below
+# where the counters of way and shots begin; those of FewShotTasks are below
+_SIZES = 2**32
 
 
 class VariedTasks:
@@ -39,12 +45,15 @@ class VariedTasks:
     query : int
         Query examples a class.
     seed : int
+    transform : callable, optional
+        As for `FewShotTasks`.
 
     Raises
     ------
     ValueError
-        If there are fewer classes than the largest way, or a class has too few
-        examples for the smallest shot.
+        If there are fewer classes than the largest way, a class has too few
+        examples for the smallest shot (``images.at_least`` leaves such classes
+        out), or the seed is no integer from 0.
 
     References
     ----------
@@ -76,7 +85,9 @@ class VariedTasks:
         way: int | tuple[int, int] = (5, 20),
         shot: int | tuple[int, int] = (1, 10),
         query: int = 5,
+        *,
         seed: int = 0,
+        transform: Transform | None = None,
     ) -> None:
         self.way, self.shot = _range("way", way), _range("shot", shot)
         if query < 1:
@@ -87,13 +98,16 @@ class VariedTasks:
                 f" images have {len(images.names)}"
             )
         smallest = int(np.argmin(images.counts))
-        if images.counts[smallest] < self.shot[0] + query:
+        needed = self.shot[0] + query
+        if images.counts[smallest] < needed:
             raise ValueError(
                 f"class {images.names[smallest]!r} has"
                 f" {images.counts[smallest]} examples; {self.shot[0]}-shot with"
-                f" {query} queries needs {self.shot[0] + query}"
+                f" {query} queries needs {needed}: images.at_least({needed})"
+                " leaves such classes out"
             )
-        self.images, self.query, self.seed = images, query, seed
+        self.images, self.query = images, query
+        self.seed, self.transform = check_seed(seed), transform
 
     def __repr__(self) -> str:
         (a, b), (c, d) = self.way, self.shot
@@ -110,11 +124,12 @@ class VariedTasks:
             "shot": self.shot,
             "query": self.query,
             "seed": self.seed,
+            "transform": described(self.transform, "transform"),
         }
 
     def sample(self, tasks: int, start: int = 0) -> list[Episode]:
-        """Draw tasks ``start`` to ``start + tasks - 1``, each an episode with T
-        = 1 and labels from 0.
+        """Draw tasks ``start`` to ``start + tasks - 1``, each an episode with
+        T = 1 and labels from 0.
         """
         return [self._task(i) for i in range(start, start + tasks)]
 
@@ -139,13 +154,22 @@ class VariedTasks:
             support.append(rows[:shot])
             query.append(rows[shot:])
 
-        def part(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        def part(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
             labels = torch.cat(
                 [torch.full((len(r),), column) for column, r in enumerate(rows)]
             )
             return self.images.pixels(torch.cat(rows))[None], labels[None]
 
-        return Episode(*part(support), *part(query))
+        support_x, support_y = part(support)
+        query_x, query_y = part(query)
+        if self.transform is not None:
+            support_x, query_x = transformed(
+                self.transform, support_x, query_x, self.seed, i
+            )
+        names = tuple(self.images.names[c] for c in classes)
+        return Episode(
+            support_x, support_y, query_x, query_y, class_names=(names,)
+        )
 
 
 def _range(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
@@ -159,7 +183,5 @@ def _range(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _between(ends: tuple[int, int], u: np.ndarray) -> np.ndarray:
-    """Uniform numbers in (0, 1) as integers from the first of the ends to the
-    last.
-    """
+    """Uniform numbers in (0, 1) as integers from one end to the other."""
     return ends[0] + (u * (ends[1] - ends[0] + 1)).astype(np.int64)

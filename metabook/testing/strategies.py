@@ -83,9 +83,8 @@ def _check_proposals(
     make: Callable[[SearchSpace, int], Strategy], space: SearchSpace
 ) -> None:
     strategy = make(space, 0)
-    waiting = [
-        strategy.ask() for _ in range(10)
-    ]  # more than one proposal before the first score
+    # more than one proposal before the first score
+    waiting = [strategy.ask() for _ in range(10)]
     for arch in waiting:
         assert isinstance(arch, tuple), (
             f"ask() returned {arch!r}; an architecture is a plain tuple of"
@@ -115,11 +114,8 @@ def _check_seeds(
 
 
 def _global_state() -> tuple[object, ...]:
-    return (
-        random.getstate(),
-        repr(np.random.get_state()),
-        torch.get_rng_state().tolist(),
-    )  # noqa: NPY002
+    of_numpy = repr(np.random.get_state())  # noqa: NPY002
+    return random.getstate(), of_numpy, torch.get_rng_state().tolist()
 
 
 def _check_resuming(
@@ -134,12 +130,8 @@ def _check_resuming(
         expected = _finish(strategy, waiting)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "state.pt"
-            save_state(
-                path,
-                state,
-                # after going on: a state must not change with the strategy it came
-                # from
-            )
+            # after going on: a state must not change with its strategy
+            save_state(path, state)
             other.load_state_dict(load_state(path))
         same = expected == _finish(other, waiting)
         assert same, (

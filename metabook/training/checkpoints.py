@@ -164,8 +164,8 @@ class RunFolder:
             yield
         except Exception as error:
             raise ValueError(
-                f"{self.path} holds a {self.kind} that is not this one: {error}."
-                " Or choose another folder"
+                f"{self.path} holds another {self.kind}: {error}. Or choose"
+                " another folder"
             ) from error
 
     def save(

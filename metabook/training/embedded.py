@@ -12,7 +12,7 @@ and calling it does both. Taught in section 3.3 of the book.
 import copy
 import itertools
 from collections.abc import Sequence
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from metabook.data.images import LabelledImages
 from metabook.data.progress import progress_bar
-from metabook.data.settings import described
 from metabook.learner.protocol import Learner
 from metabook.tasks.episode import Episode
 from metabook.tasks.few_shot import FewShotTasks
@@ -46,8 +45,8 @@ class Embeds(Protocol):
     def score(
         self, support_z: Tensor, support_y: Tensor, query_z: Tensor
     ) -> Tensor:
-        """Vectors (T, S, D), labels (T, S) and vectors (T, Q, D) to scores (T,
-        Q, way).
+        """Vectors (T, S, D) with labels (T, S), and vectors (T, Q, D) of the
+        queries, to scores (T, Q, way).
         """
 
 
@@ -127,13 +126,13 @@ def evaluate_embedded(
     # both kinds of tasks are drawn from the same (seed, index): what cannot be
     # drawn is refused before the work
     of_images = {
-        (way, shot): FewShotTasks(images, way, shot, query, seed)
+        (way, shot): FewShotTasks(images, way, shot, query, seed=seed)
         for way in ways
         for shot in shots
     }
     vectors = EmbeddedImages(images, learner, progress)
     of_vectors = {
-        (way, shot): FewShotTasks(vectors, way, shot, query, seed)
+        (way, shot): FewShotTasks(vectors, way, shot, query, seed=seed)
         for way, shot in of_images
     }
     for setting in list(of_images)[:1]:
@@ -180,36 +179,33 @@ class EmbeddedImages(LabelledImages):
     def __init__(
         self, images: LabelledImages, learner: Learner, progress: bool = False
     ) -> None:
-        vars(self).update(vars(images))
         embed = cast(Embeds, folded(learner)).embed
-        device, dtype = (
-            device_of(learner),
-            next((p.dtype for p in learner.parameters()), torch.float32),
-        )
+        device = device_of(learner)
+        dtype = next((p.dtype for p in learner.parameters()), torch.float32)
         parts = [
             torch.arange(i, min(i + EMBED_BATCH, len(images)))
             for i in range(0, len(images), EMBED_BATCH)
         ]
+
+        def inputs(rows: Tensor) -> Tensor:  # floats in the weights' type
+            x = images.pixels(rows)
+            return x.to(device, dtype if x.is_floating_point() else x.dtype)
+
         with torch.no_grad():
-            self.vectors = torch.cat(
+            vectors = torch.cat(
                 [
-                    embed(images.pixels(rows).to(device, dtype)[None])[0]
+                    embed(inputs(rows)[None])[0]
                     for rows in progress_bar(
                         parts, desc="embed", show=progress, leave=False
                     )
                 ]
             )
+        vars(self).update(vars(images) | {"images": vectors})
 
-    def settings(self) -> dict[str, Any]:
-        """What tells these vectors from others."""
-        return {
-            "vectors": described(self.vectors),
-            "counts": described(self.counts),
-        }
-
-    def pixels(self, rows: Tensor) -> Tensor:
-        """The vectors at ``rows`` (any shape), of shape ``rows.shape + (D,)``."""
-        return self.vectors[rows.to(self.vectors.device)]
+    @property
+    def vectors(self) -> Tensor:
+        """The examples, which `pixels` picks from."""
+        return self.images
 
 
 def folded(module: nn.Module) -> nn.Module:
@@ -219,7 +215,8 @@ def folded(module: nn.Module) -> nn.Module:
     With running statistics batch norm multiplies a channel by a constant and
     adds another, as a convolution can:
 
-        g (w * x + b - mean) / s + beta  =  (g/s w) * x + (g/s (b - mean) + beta),   s = sqrt(var + eps)
+        s = sqrt(var + eps)
+        g (w * x + b - mean) / s + beta = (g/s w) * x + (g/s (b - mean) + beta)
 
     Only a batch norm that directly follows a convolution in an
     ``nn.Sequential`` is folded.
@@ -255,10 +252,8 @@ def folded(module: nn.Module) -> nn.Module:
                     and type(norm) is nn.BatchNorm2d
                     and norm.running_mean is not None
                 ):
-                    chain[i], chain[i + 1] = (
-                        fuse_conv_bn_eval(conv, norm),
-                        nn.Identity(),
-                    )
+                    chain[i] = fuse_conv_bn_eval(conv, norm)
+                    chain[i + 1] = nn.Identity()
     return module
 
 

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Scores with honest intervals: the unit of measurement is the episode, never
-the query. Taught in section 2.1.
+the query.
+
+Taught in section 2.1.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,11 +19,11 @@ from metabook.data.progress import progress_bar
 from metabook.learner.labels import query_targets
 from metabook.learner.protocol import Learner
 from metabook.tasks.episode import Episode, as_episodes
+from metabook.tasks.protocol import Tasks
 
 __all__ = [
     "Comparison",
     "Score",
-    "Tasks",
     "as_found",
     "compare",
     "device_of",
@@ -30,17 +31,6 @@ __all__ = [
     "evaluate_steps",
     "score_episodes",
 ]
-
-
-class Tasks(Protocol):
-    """Where episodes come from: `FewShotTasks`, `Sinusoids`, `VariedTasks`, or
-    anything with this method.
-    """
-
-    def sample(self, tasks: int, start: int = 0) -> Episode | Sequence[Episode]:
-        """Tasks ``start`` to ``start + tasks - 1`` as one batch; as a list with
-        T = 1 each if their shapes differ.
-        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,15 +75,13 @@ class Score:
 
     @property
     def ci95(self) -> float:
-        """Half-width of the 95 % t-interval of the mean: t_{.975, n-1} s /
-        sqrt(n), over episodes.
+        """Half-width of the 95 % t-interval of the mean, over episodes:
+        t_{.975, n-1} s / sqrt(n).
         """
         return half_width(self.scores)
 
     def better_than(self, mean: float | None) -> bool:
-        """Whether this mean is better than another; anything is better than
-        ``None``.
-        """
+        """Whether this mean is better; anything is better than ``None``."""
         return mean is None or (
             self.mean > mean if self.higher_is_better else self.mean < mean
         )
@@ -125,8 +113,9 @@ class Comparison:
     ...     Score(np.array(a), "accuracy", True, False)
     ...     for a in ([0.8, 0.9, 1.0], [0.7, 0.8, 0.9])
     ... )
-    >>> Comparison(one, two)
-    first - second: +10.00 ± 0.00 points of accuracy (95 % interval over 3 shared episodes); 90.00 % and 80.00 %
+    >>> Comparison(one, two)  # doctest: +NORMALIZE_WHITESPACE
+    first - second: +10.00 ± 0.00 points of accuracy (95 % interval over 3
+    shared episodes); 90.00 % and 80.00 %
     """
 
     first: Score

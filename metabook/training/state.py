@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""All that the next iteration of a training depends on, to be saved and taken up
-again.
+"""All that the next iteration of a training depends on, to be saved and taken
+up again.
 """
 
 from pathlib import Path
@@ -131,8 +131,8 @@ class TrainingState:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise ValueError(
                 f"the initial weights differ: {names[0]}{more}. Make the"
-                " learner after the same torch.manual_seed, or give it the run's"
-                f" weights, learner.load_state_dict(torch.load({str(best)!r}))"
+                " learner after the same torch.manual_seed, or give it the"
+                f" run's, learner.load_state_dict(torch.load({str(best)!r}))"
             )
         self.load_state_dict(state)
 

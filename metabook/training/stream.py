@@ -4,20 +4,17 @@ them by number, from a loader of such tasks, or from any iterable.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from typing import Any, TypeAlias, cast
-
-import torch
+from typing import Any, TypeAlias
 
 from metabook.data.digests import digest, tensor_digest
 from metabook.data.settings import settings
 from metabook.tasks.episode import Episode, as_episodes
-from metabook.training.evaluate import Tasks
+from metabook.tasks.loading import EpisodeLoader
+from metabook.tasks.protocol import Tasks
 
 __all__ = ["Episodes", "Stream", "tasks_settings"]
 
-Batch: TypeAlias = Episode | Sequence[Episode]
-Episodes: TypeAlias = Tasks | Iterable[Batch]
+Episodes: TypeAlias = Tasks | Iterable[Episode | Sequence[Episode]]
 
 
 class Stream:
@@ -25,11 +22,11 @@ class Stream:
 
     Parameters
     ----------
-    tasks : tasks or iterable
-        With ``sample(tasks, start)``: iteration i gets tasks ``i *
-        tasks_per_batch`` and the following. Without: whatever comes.
+    tasks : Tasks or iterable
+        Of tasks, iteration i gets numbers ``i * tasks_per_batch`` and the
+        following; of an iterable, what comes.
     tasks_per_batch : int
-        Of an iterable, its batches are taken as they come.
+        An iterable has batches of its own.
 
     Attributes
     ----------
@@ -46,12 +43,13 @@ class Stream:
     def __init__(self, tasks: Episodes, tasks_per_batch: int) -> None:
         self.source, self.tasks_per_batch = tasks, tasks_per_batch
         self.indexed: Tasks | None = None
-        if hasattr(tasks, "sample"):
-            self.indexed = cast(Tasks, tasks)
-        elif hasattr(tasks, "tasks") and hasattr(tasks, "tasks_per_batch"):
-            self.indexed = tasks.tasks
+        self.first = 0
+        if isinstance(tasks, Tasks):
+            self.indexed = tasks
+        elif isinstance(tasks, EpisodeLoader):
+            self.indexed, self.first = tasks.tasks, tasks.start
             self.tasks_per_batch = tasks.tasks_per_batch
-        elif not hasattr(tasks, "__iter__"):
+        elif not isinstance(tasks, Iterable):
             raise TypeError(
                 f"tasks is a {type(tasks).__name__}; it must have"
                 " sample(tasks, start), or be an iterable of episodes, such as"
@@ -63,17 +61,17 @@ class Stream:
         assert self.indexed is not None
         return {
             "tasks": tasks_settings(self.indexed, max(self.tasks_per_batch, 4)),
+            "first_task": self.first,
             "tasks_per_batch": self.tasks_per_batch,
         }
 
     def start(self, done: int) -> Iterator[list[Episode]]:
         """The batches of iteration ``done`` and the following."""
-        if hasattr(self.source, "sample"):
-            return self._sampled(cast(Tasks, self.source), done)
-        with torch.random.fork_rng(devices=[], enabled=bool(self.indexed)):
-            # a DataLoader draws from torch's random state, the learner's
-            batches = iter(self.source)
-        return map(as_episodes, islice(batches, done, None))
+        if isinstance(self.source, Tasks):
+            return self._sampled(self.source, done)
+        if isinstance(self.source, EpisodeLoader):
+            return map(as_episodes, self.source.after(done))
+        return map(as_episodes, self.source)
 
     def _sampled(self, tasks: Tasks, done: int) -> Iterator[list[Episode]]:
         size = self.tasks_per_batch

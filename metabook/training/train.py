@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The outer loop: sample tasks, add up the outer gradient, take a step. Taught
-in section 2.1 of the book.
+"""The outer loop: sample tasks, add up the outer gradient, take a step.
+
+Taught in section 2.1 of the book.
 """
 
 import math
@@ -17,8 +18,9 @@ from metabook.data.progress import progress_bar
 from metabook.data.settings import settings
 from metabook.learner.protocol import Learner
 from metabook.tasks.episode import Episode
+from metabook.tasks.protocol import Tasks
 from metabook.training.checkpoints import RunFolder
-from metabook.training.evaluate import Tasks, device_of, evaluate
+from metabook.training.evaluate import device_of, evaluate
 from metabook.training.history import History
 from metabook.training.interrupts import CtrlC
 from metabook.training.schedules import Schedule, Steps
@@ -61,11 +63,11 @@ def train(
         Changed in place, on its own device; in evaluation mode afterwards.
         While it trains, modules that were put in evaluation mode, as a frozen
         batch norm is, stay in it.
-    tasks : FewShotTasks, Sinusoids, VariedTasks, or anything with
-    ``sample(tasks, start)``
-        It returns an `Episode`, or a list of them with T = 1 each where tasks
-        differ in shape. Or an iterable of such batches, as they come; of these
-        only an `episode_loader` can be resumed.
+    tasks : FewShotTasks, Sinusoids, VariedTasks or another
+        Anything with ``sample(tasks, start)``, which returns an `Episode`, or a
+        list of them with T = 1 each where tasks differ in shape. Or an iterable
+        of such batches, taken as they come; of these only an `episode_loader`
+        can be resumed.
     iterations : int
         Steps of the optimiser.
     tasks_per_batch : int

@@ -51,9 +51,8 @@ def test_every_public_name_has_an_entry(language):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_public_name_has_an_example_that_is_run(name):
     thing = api.find(name)
-    if (
-        callable(thing) and name != "nas.Architecture"
-    ):  # a type alias has no docstring of its own
+    # a type alias has no docstring of its own
+    if callable(thing) and name != "nas.Architecture":
         doc = inspect.getdoc(thing) or ""
         assert re.search(r"^Examples\n-+\n(.*\n)*?>>> ", doc, re.M), (
             f"{name}: `make test` runs what stands behind >>>"

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""One bibliography: what is cited has an entry, and what has an entry is cited."""
+"""One bibliography: what is cited has an entry, and the reverse."""
 
 import pytest
 from bibliography import PAPER, citations, link_of, papers
 
 HOW = """
-Each link to a paper needs an entry in book/references.bib. Open the paper, check title, authors and year there, and add
+Each link to a paper needs an entry in book/references.bib. Open the paper,
+check title, authors and year there, and add
 
-@inproceedings{{finn2017, author = {{Finn, Chelsea and Abbeel, Pieter and Levine, Sergey}},
-  title = {{Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks}}, booktitle = {{ICML}}, year = {{2017}}, url = {{THE LINK}}}}
+@inproceedings{{finn2017,
+  author = {{Finn, Chelsea and Abbeel, Pieter and Levine, Sergey}},
+  title = {{Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks}},
+  booktitle = {{ICML}}, year = {{2017}}, url = {{THE LINK}}}}
 
 Missing:
 {}"""

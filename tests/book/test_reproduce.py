@@ -26,7 +26,7 @@ def characters():
     return mb.LabelledImages(
         images.images,
         np.repeat(np.arange(99), 20),
-        images.names,
+        names=images.names,
         partition=partition,
     )
 

@@ -100,9 +100,8 @@ def test_the_colab_link_opens_this_notebook_in_this_language(language, page):
         u for u in Page(file_of(language, page)).links if "colab.research" in u
     }
     repository = address().removeprefix("https://github.com/")
-    assert links == {
-        f"https://colab.research.google.com/github/{repository}/blob/main/{page}.ipynb"
-    }
+    colab = f"https://colab.research.google.com/github/{repository}"
+    assert links == {f"{colab}/blob/main/{page}.ipynb"}
 
 
 @built
@@ -154,12 +153,9 @@ def test_formulas_are_set_and_emphasis_is_closed(language, page):
         flags=re.S,
     )
     assert not re.search(r"\\\(|\\\[|\$\$|katex-error", prose), "raw TeX"
-    prose = re.sub(
-        r"<dt class=\"sig.*?</dt>|<strong>\*\*\w+</strong>",
-        "",
-        prose,
-        flags=re.S,
-    )  # Python's **options
+    # Python's **options
+    signatures = r"<dt class=\"sig.*?</dt>|<strong>\*\*\w+</strong>"
+    prose = re.sub(signatures, "", prose, flags=re.S)
     assert "**" not in re.sub(r"<[^>]*>", "", prose), (
         "an asterisk that was meant to be bold"
     )

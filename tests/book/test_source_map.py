@@ -18,6 +18,7 @@ MAP = yaml.safe_load(
     (Path(__file__).with_name("source_map.yml")).read_text("utf8")
 )
 # the parts of the document, section by section
+KINDS = {"sentence", "bullet", "step", "formula", "listing"}
 PARTS = {
     "1.1": 4,
     "1.2": 1,
@@ -48,13 +49,7 @@ def test_every_part_of_the_document_has_its_entry():
     for section, entries in MAP.items():
         for entry in entries:
             assert set(entry) == {"kind", "phrase", "cells"}, section
-            assert entry["kind"] in (
-                "sentence",
-                "bullet",
-                "step",
-                "formula",
-                "listing",
-            ), entry["phrase"]
+            assert entry["kind"] in KINDS, entry["phrase"]
             assert len(entry["phrase"]) <= 30, "a few words, not the document"
 
 

@@ -11,10 +11,12 @@ from terms import FILE, dictionary, in_order, terms
 
 import notebooks as tool
 
+KEYS = {"en", "zh", "section", "check", "zh_check", "define"}
 CHECKED = [term for term in terms() if "check" in term]
 # a paper is called by its own title in both languages, and code is code
 NOT_PROSE = re.compile(
-    r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\[[^]]*\]\(https?:[^)]*\)|\]\([^)]*\)|<[^>]*>",
+    r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$"
+    r"|\[[^]]*\]\(https?:[^)]*\)|\]\([^)]*\)|<[^>]*>",
     re.S,
 )
 
@@ -28,14 +30,7 @@ def test_every_term_is_complete():
     assert len({term["en"] for term in terms()}) == len(terms())
     assert len({term["zh"] for term in terms()}) == len(terms())
     for term in terms():
-        assert set(term) <= {
-            "en",
-            "zh",
-            "section",
-            "check",
-            "zh_check",
-            "define",
-        }, term["en"]
+        assert set(term) <= KEYS, term["en"]
         assert term["section"] in titles(), term["en"]
         assert term["define"]["en"].endswith((".", ")")), term["en"]
         assert term["define"]["zh"].endswith(("。", "）")), term["en"]

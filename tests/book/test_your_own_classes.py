@@ -84,7 +84,8 @@ def test_the_messages_on_the_page_are_those_of_the_package(drawings):
     folder = drawings / "drawings"
 
     def complain():
-        with pytest.raises(ValueError) as caught:  # noqa: PT011 - the messages are compared below
+        # the messages are compared below
+        with pytest.raises(ValueError) as caught:  # noqa: PT011
             mb.image_folder("drawings")
         messages.append(str(caught.value))
 
@@ -108,10 +109,8 @@ def test_what_the_page_says_of_its_table_is_so():
         for kind, shots in results.load("own_classes")["measured"].items()
         for shot, found in shots.items()
     }
-    drawn, five = (
-        accuracy["as_drawn", "1_shot"]["network"],
-        accuracy["as_drawn", "5_shot"]["network"],
-    )
+    drawn = accuracy["as_drawn", "1_shot"]["network"]
+    five = accuracy["as_drawn", "5_shot"]["network"]
     assert drawn - accuracy["on_grey_paper", "1_shot"][
         "network"
     ] == pytest.approx(13, abs=0.5)

@@ -69,9 +69,8 @@ def test_pixels_alone_are_as_little_help_as_on_omniglot():
 def test_four_thousand_images_a_second_on_one_core():
     mb.glyphs(classes=10)
     times = []
-    for seed in range(
-        3
-    ):  # the best of three: other work on the machine only ever slows it down
+    # the best of three: other work on the machine only ever slows it down
+    for seed in range(3):
         start = time.process_time()
         mb.glyphs(classes=100, examples=20, seed=seed)
         times.append(time.process_time() - start)

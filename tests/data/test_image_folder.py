@@ -392,9 +392,8 @@ def test_links_are_followed_and_broken_ones_named(folder, tmp_path):
     (tmp_path / "links" / "dog" / "0.png").symlink_to(folder / "dog" / "0.png")
     assert mb.image_folder(tmp_path / "links").counts.tolist() == [2, 1]
     (tmp_path / "loops" / "cat").mkdir(parents=True)
-    (tmp_path / "loops" / "cat" / "loop").symlink_to(
-        tmp_path / "loops" / "cat"
-    )  # leads back to where it lies
+    # leads back to where it lies
+    (tmp_path / "loops" / "cat" / "loop").symlink_to(tmp_path / "loops" / "cat")
     drawing().save(tmp_path / "loops" / "cat" / "0.png")
     with pytest.raises(ValueError, match="one level below the class folders"):
         mb.image_folder(tmp_path / "loops")
@@ -410,10 +409,8 @@ def test_links_are_followed_and_broken_ones_named(folder, tmp_path):
 
 
 def test_a_picture_that_would_fill_the_memory_is_named(folder, monkeypatch):
-    for limit in (
-        2000,
-        1000,
-    ):  # Pillow warns above its limit, and raises above twice of it
+    # Pillow warns above its limit, and raises above twice of it
+    for limit in (2000, 1000):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with pytest.raises(
             ValueError,

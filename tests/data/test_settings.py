@@ -292,19 +292,14 @@ MODEL = nn.Sequential(nn.Flatten(), nn.Linear(4, 5))
             lambda: mb.ProtoNet(NET, embedding_dtype=torch.bfloat16),
         ),
         (
-            "scale",
-            lambda: mb.MatchingNet(NET),
-            lambda: mb.MatchingNet(NET, scale=1.0),
-        ),
-        (
             "loss_fn",
-            lambda: mb.RelationNet(NET, 4),
-            lambda: mb.RelationNet(NET, 4, loss_fn=F.cross_entropy),
+            lambda: mb.RelationNet(NET, features=4),
+            lambda: mb.RelationNet(NET, features=4, loss_fn=F.cross_entropy),
         ),
         (
             "out_features",
-            lambda: mb.RelationNet(NET, 4),
-            lambda: mb.RelationNet(NET, 4, width=8),
+            lambda: mb.RelationNet(NET, features=4),
+            lambda: mb.RelationNet(NET, features=4, width=8),
         ),
         (
             "steps",

@@ -38,10 +38,8 @@ def test_a_learner_keeps_the_contract(learner, episode):
 
 def test_an_evaluation_leaves_the_modes_and_the_random_state(learner, tasks):
     next(learner.children()).train()  # a mixture of modes, to be found again
-    state, modes = (
-        copy.deepcopy(learner.state_dict()),
-        [m.training for m in learner.modules()],
-    )
+    state = copy.deepcopy(learner.state_dict())
+    modes = [m.training for m in learner.modules()]
     rng = torch.get_rng_state()
     mb.evaluate(learner, _Double(tasks), episodes=4)
     assert [m.training for m in learner.modules()] == modes
@@ -79,7 +77,7 @@ def test_a_query_label_that_the_support_set_lacks_is_named(learner, episode):
         ValueError,
         match="query 4 of task 1 has label 9, which is not in its support set",
     ):
-        learner.loss(
+        learner.backward(
             mb.Episode(
                 episode.support_x, episode.support_y, episode.query_x, wrong
             )
@@ -98,7 +96,11 @@ def test_a_query_label_that_the_support_set_lacks_is_named(learner, episode):
             "must begin with the same|support_x\\[None\\]",
         ),
         ("support_y", lambda y: y[0], "For a single task add the first one"),
-        ("support_x", lambda x: (255 * x).to(torch.uint8), "divided by 255"),
+        (
+            "support_x",
+            lambda x: (255 * x).to(torch.uint8),
+            r"images are floats in \[0, 1\]: support_x.float\(\) / 255",
+        ),
         ("support_y", lambda y: y % 2 == 0, "class labels are integers"),
         (
             "query_x",

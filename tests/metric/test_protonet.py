@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Prototypical networks: the mean of each class, whatever the labels look like."""
+"""Prototypical networks: the mean of each class, whatever its label."""
 
 import copy
 
@@ -34,11 +34,9 @@ def test_prototypes_are_the_means_in_the_order_of_the_labels(labels):
 
 
 def test_prototypes_of_a_batch_are_those_of_each_task():
-    x, y = (
-        torch.randn(3, 6, 4, dtype=torch.float64),
-        torch.tensor(
-            [[3, 7, 9, 3, 9, 9], [1, 1, 0, 0, 2, 2], [8, 8, 8, 8, 4, 6]]
-        ),
+    x = torch.randn(3, 6, 4, dtype=torch.float64)
+    y = torch.tensor(
+        [[3, 7, 9, 3, 9, 9], [1, 1, 0, 0, 2, 2], [8, 8, 8, 8, 4, 6]]
     )
     batch = mb.compute_prototypes(x, y)
     for t in range(3):
@@ -114,10 +112,8 @@ def test_the_classifier_is_linear_in_the_embedding():
     """w = 2c and b = -|c|^2: an identity of the squared distance, false for the
     plain one.
     """
-    z, c = (
-        torch.randn(1, 7, 5, dtype=torch.float64),
-        torch.randn(1, 3, 5, dtype=torch.float64),
-    )
+    z = torch.randn(1, 7, 5, dtype=torch.float64)
+    c = torch.randn(1, 3, 5, dtype=torch.float64)
     linear = 2 * z @ c.mT - c.pow(2).sum(-1)[:, None, :]
     for d, equal in (
         (squared_euclidean(z, c), True),
@@ -159,12 +155,10 @@ def test_more_shots_help_and_training_helps(images):
         tasks_per_batch=1,
         lr=3e-3,
     )
-    one, many = (
-        mb.evaluate(
-            learner, mb.FewShotTasks(test, 5, 1, 5, seed=1), episodes=150
-        ),
-        mb.evaluate(learner, five, episodes=150),
+    one = mb.evaluate(
+        learner, mb.FewShotTasks(test, 5, 1, 5, seed=1), episodes=150
     )
+    many = mb.evaluate(learner, five, episodes=150)
     assert many.mean - many.ci95 > one.mean + one.ci95
     assert many.mean - many.ci95 > untrained.mean + untrained.ci95
 
@@ -230,13 +224,9 @@ def test_cosine_scores_need_a_temperature_and_with_a_learned_one_the_loss_falls(
         learn_temperature=True,
     )
     episode = tasks.sample(1)
-    best = (
-        torch.tensor([1.0, -1.0, -1.0, -1.0, -1.0])
-        .softmax(0)[0]
-        .log()
-        .neg()
-        .item()
-    )  # with angles of 0 and 180 degrees
+    # with angles of 0 and 180 degrees
+    cosines = torch.tensor([1.0, -1.0, -1.0, -1.0, -1.0])
+    best = -cosines.log_softmax(0)[0].item()
     losses = {}
     for name, learner in (("plain", plain), ("learned", learned)):
         optimizer = torch.optim.Adam(learner.parameters(), lr=1e-2)
@@ -248,9 +238,7 @@ def test_cosine_scores_need_a_temperature_and_with_a_learned_one_the_loss_falls(
     assert losses["learned"] < 0.05
 
 
-def test_with_one_example_a_class_matching_and_prototypes_agree_up_to_the_distance(
-    images,
-):
+def test_with_one_example_a_class_matching_is_a_prototypical_network(images):
     tasks = mb.FewShotTasks(images, way=5, shot=1, query=3, seed=4).sample(2)
     parts = tasks.support_x, tasks.support_y, tasks.query_x
     net = mb.Conv4(width=8).eval()
@@ -276,10 +264,8 @@ def test_matching_votes_are_probabilities_whose_logarithms_are_finite(tasks):
 )
 def test_relation_networks_learn_by_either_loss(loss, of_guessing, tasks):
     torch.manual_seed(0)
-    learner, episode = (
-        mb.RelationNet(mb.Conv4(width=16), features=16, loss_fn=loss),
-        tasks.sample(1),
-    )
+    learner = mb.RelationNet(mb.Conv4(width=16), features=16, loss_fn=loss)
+    episode = tasks.sample(1)
     optimizer = torch.optim.Adam(learner.parameters(), lr=5e-3)
     for _ in range(60):
         optimizer.zero_grad()

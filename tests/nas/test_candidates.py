@@ -29,10 +29,8 @@ def test_each_operation_can_stand_in_each_block(op):
 
 
 def test_sizes_counted_by_hand():
-    network, image = (
-        glyph_network(("conv3", "skip", "sep5", "conv1")),
-        torch.zeros(1, 1, 16, 16),
-    )
+    network = glyph_network(("conv3", "skip", "sep5", "conv1"))
+    image = torch.zeros(1, 1, 16, 16)
     norm = 2 * 16
     assert parameter_count(network) == (9 * 16 + norm) + (
         25 * 16 + 16 * 16 + norm
@@ -57,7 +55,7 @@ def test_the_three_parts_share_no_character():
     )
 
 
-def test_a_score_is_a_function_of_architecture_and_seed_and_the_random_state_stays():
+def test_a_score_depends_on_architecture_and_seed_and_the_random_state_stays():
     arch = ("conv3", "skip", "conv3", "skip")
     torch.manual_seed(3)
     before = torch.get_rng_state()

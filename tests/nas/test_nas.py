@@ -80,9 +80,10 @@ def test_every_strategy_spends_the_same_budget(name):
 
 def test_a_repeated_architecture_counts_is_marked_and_is_answered_from_memory():
     noise = random.Random(0)
+    # b changes nothing
     space = mb.nas.SearchSpace(
         {"a": [0, 1], "b": [0, 1]}, canonical=lambda arch: (arch[0], 0)
-    )  # b changes nothing
+    )
     result = mb.nas.search(
         mb.nas.RandomSearch(space), lambda arch: noise.random(), budget=20
     )
@@ -134,7 +135,7 @@ def test_no_test_data_can_enter_a_search():
 
 
 class _Slow(ThreadPoolExecutor):
-    """Workers that take their time, at random: results come back in any order."""
+    """Workers that take their time at random: results come in any order."""
 
     def submit(self, fn, /, *args):
         delay = random.random() / 100
@@ -165,7 +166,7 @@ def test_results_that_depend_on_scores_differ_with_the_number_in_flight():
     assert one != four
 
 
-def test_no_more_than_in_flight_wait_at_once_and_no_network_is_evaluated_twice():
+def test_no_more_than_in_flight_wait_and_no_network_is_evaluated_twice():
     class Watching(mb.nas.RandomSearch):
         waiting = most = 0
 
@@ -190,9 +191,8 @@ def test_no_more_than_in_flight_wait_at_once_and_no_network_is_evaluated_twice()
             strategy, noted, budget=30, executor=executor, in_flight=4
         )
     assert strategy.most == 4
-    assert (
-        strategy.waiting == 0
-    )  # no proposal is left over: the budget was known
+    # no proposal is left over: the budget was known
+    assert strategy.waiting == 0
     assert sorted(calls) == [(0,), (1,), (2,)]
     assert sum(not trial.repeated for trial in result.history) == 3
 
@@ -280,10 +280,8 @@ def test_what_cannot_be_called_is_not_tried_a_thousand_times():
 def test_a_table_knows_budgets_and_seeds():
     space = mb.nas.SearchSpace({"a": [0, 1], "b": [0, 1]})
     rng = np.random.default_rng(0)
-    valid, test = (
-        {1: rng.random((4, 3)), 8: rng.random((4, 2))},
-        rng.random((4, 5)),
-    )
+    valid = {1: rng.random((4, 3)), 8: rng.random((4, 2))}
+    test = rng.random((4, 5))
     table = mb.nas.Table(space, valid, test)
     for row, arch in enumerate(space):
         assert table.valid(arch) == valid[8][row, 0]
@@ -331,9 +329,8 @@ def test_nasbench201_has_its_cells_and_its_optimum(cells):
     space = cells.space
     assert len(space) == 5**6 == 15625
     assert cells.budgets == (12,)
-    assert cells.test(cells.best) == pytest.approx(
-        94.373, abs=1e-3
-    )  # as the benchmark's authors report
+    # as the benchmark's authors report
+    assert cells.test(cells.best) == pytest.approx(94.373, abs=1e-3)
     with np.load(FILE) as file:
         row = 4321
         arch = tuple(file["ops"][i] for i in file["arch"][row])
@@ -348,59 +345,62 @@ def test_nasbench201_has_its_cells_and_its_optimum(cells):
         mb.nas.load_nasbench201(FILE, "mnist")
 
 
-NONE, SKIP, ONE, THREE, POOL = (
-    "none",
-    "skip_connect",
-    "nor_conv_1x1",
-    "nor_conv_3x3",
-    "avg_pool_3x3",
-)
+NONE, SKIP, POOL = "none", "skip_connect", "avg_pool_3x3"
+ONE, THREE = "nor_conv_1x1", "nor_conv_3x3"
 
 
 @real
 @pytest.mark.parametrize(
     ("a", "b", "equal"),
     [  # edges 1<-0, 2<-0, 2<-1, 3<-0, 3<-1, 3<-2
+        # nodes 1 and 2 exchanged
         (
             (ONE, THREE, NONE, SKIP, POOL, ONE),
             (THREE, ONE, NONE, SKIP, ONE, POOL),
             True,
-        ),  # nodes 1 and 2 exchanged
+        ),
+        # not where an edge joins them
         (
             (ONE, THREE, SKIP, SKIP, POOL, ONE),
             (THREE, ONE, SKIP, SKIP, ONE, POOL),
             False,
-        ),  # not where an edge joins them
+        ),
+        # leads nowhere
         (
             (ONE, THREE, POOL, SKIP, NONE, NONE),
             (NONE, NONE, NONE, SKIP, NONE, NONE),
             True,
-        ),  # leads nowhere
+        ),
+        # pools of nothing
         (
             (NONE, NONE, POOL, SKIP, POOL, POOL),
             (NONE, NONE, NONE, SKIP, NONE, NONE),
             True,
-        ),  # pools of nothing
+        ),
+        # but a shift is learned
         (
             (NONE, NONE, NONE, SKIP, ONE, NONE),
             (NONE, NONE, NONE, SKIP, NONE, NONE),
             False,
-        ),  # but a shift is learned
+        ),
+        # around by a skip
         (
             (SKIP, NONE, NONE, NONE, ONE, NONE),
             (NONE, NONE, NONE, ONE, NONE, NONE),
             True,
-        ),  # around by a skip
+        ),
+        # f + g, and 2 f
         (
             (ONE, ONE, NONE, NONE, SKIP, SKIP),
             (ONE, NONE, SKIP, NONE, SKIP, SKIP),
             False,
-        ),  # f + g, and 2 f
+        ),
+        # a pool has no weights
         (
             (POOL, POOL, NONE, NONE, SKIP, SKIP),
             (POOL, NONE, SKIP, NONE, SKIP, SKIP),
             True,
-        ),  # a pool has no weights
+        ),
     ],
 )
 def test_cells_that_are_the_same_network_have_one_canonical_form(
@@ -411,9 +411,7 @@ def test_cells_that_are_the_same_network_have_one_canonical_form(
 
 
 @real
-def test_the_canonical_form_is_its_own_and_does_not_change_when_nodes_are_renamed(
-    cells,
-):
+def test_the_canonical_form_is_its_own_and_no_matter_of_nodes_names(cells):
     canonical = cells.space.canonical
     forms = {canonical(arch) for arch in cells.space}
     assert len(forms) == 5875
@@ -445,10 +443,8 @@ def test_the_looked_up_accuracies_of_one_network_are_close(cells):
 @real
 @pytest.mark.parametrize("dataset", ["cifar10", "imagenet16-120"])
 def test_the_committed_benchmark_is_what_the_strategies_find_now(dataset):
-    table, result = (
-        mb.nas.load_nasbench201(FILE, dataset),
-        results.load("nasbench201"),
-    )
+    table = mb.nas.load_nasbench201(FILE, dataset)
+    result = results.load("nasbench201")
     for name, make in {
         "random": mb.nas.RandomSearch,
         "evolution": lambda space, seed: mb.nas.RegularizedEvolution(
@@ -467,7 +463,7 @@ def test_the_committed_benchmark_is_what_the_strategies_find_now(dataset):
         ), name
 
 
-def test_in_the_committed_benchmark_random_search_is_where_the_benchmarks_authors_found_it():
+def test_random_search_is_committed_where_the_benchmarks_authors_found_it():
     """105 evaluations stand for their 12,000 seconds; the other strategies lie
     above, the interval included.
     """
@@ -503,10 +499,8 @@ def network():
     )
 
 
-X, Y = (
-    torch.randn(8, 4, generator=torch.Generator().manual_seed(1)),
-    torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]),
-)
+X = torch.randn(8, 4, generator=torch.Generator().manual_seed(1))
+Y = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
 
 
 def test_proxies_leave_the_network_as_it_was():
@@ -565,13 +559,6 @@ def test_naswot_says_that_it_sees_modules_only():
 def test_every_public_name_of_the_search_is_documented(name):
     doc = inspect.getdoc(getattr(mb.nas, name))
     assert doc
-    if name not in (
-        "Architecture",
-        "SearchResult",
-        "Strategy",
-        "Trial",
-        "candidates",
-        "proxies",
-        "supernet",
-    ):
+    types = {"Architecture", "SearchResult", "Strategy", "Trial"}
+    if name not in types | {"candidates", "proxies", "supernet"}:
         assert "Examples" in doc

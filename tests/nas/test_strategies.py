@@ -131,9 +131,9 @@ def test_what_is_not_an_architecture_is_not_in_the_space(arch):
 
 
 def test_random_architectures_are_uniform():
-    rng, limited = (
-        Random(0),
-        mb.nas.SearchSpace(SPACE.decisions, constraint=lambda a: a[0] != 0),
+    rng = Random(0)
+    limited = mb.nas.SearchSpace(
+        SPACE.decisions, constraint=lambda a: a[0] != 0
     )
     for space, size in ((SPACE, 64), (limited, 48)):
         counts = Counter(space.random(rng) for _ in range(6400))
@@ -153,10 +153,8 @@ def constraint(arch):
 def test_a_mutation_changes_exactly_one_decision_and_reaches_every_neighbour(
     limit,
 ):
-    space, rng = (
-        mb.nas.SearchSpace(SPACE.decisions, constraint=limit),
-        Random(0),
-    )
+    space = mb.nas.SearchSpace(SPACE.decisions, constraint=limit)
+    rng = Random(0)
     parent = (1, "b", None)
     children = Counter(space.mutate(parent, rng) for _ in range(1000))
     assert all(
@@ -168,9 +166,8 @@ def test_a_mutation_changes_exactly_one_decision_and_reaches_every_neighbour(
         sum(n for child, n in children.items() if child[d] != parent[d])
         for d in range(3)
     ]
-    assert (
-        chisquare(by_decision).pvalue > 0.001
-    )  # a decision is drawn first, then its choice
+    # a decision is drawn first, then its choice
+    assert chisquare(by_decision).pvalue > 0.001
 
 
 def test_a_decision_with_a_single_choice_is_never_mutated():
@@ -314,9 +311,8 @@ def algorithm_1(space, evaluate, population, sample, cycles, rng):
     while len(history) < cycles:
         candidates = []
         while len(candidates) < sample:
-            candidates.append(
-                alive[int(rng.random() * len(alive))]
-            )  # stays in the population
+            # stays in the population
+            candidates.append(alive[int(rng.random() * len(alive))])
         parent = max(candidates, key=lambda individual: individual[0])[1]
         child = space.mutate(parent, rng)
         alive.append((evaluate(child), child))
@@ -351,9 +347,8 @@ def test_the_best_individual_dies_of_age():
         SPACE, population=5, sample=2, seed=0
     )
     for step in range(50):
-        strategy.tell(
-            strategy.ask(), 100.0 if step == 7 else 1.0
-        )  # one outstanding individual
+        # one outstanding individual
+        strategy.tell(strategy.ask(), 100.0 if step == 7 else 1.0)
         assert len(strategy.population) == min(step + 1, 5)
         assert (100.0 in [score for score, _ in strategy.population]) == (
             7 <= step < 12
@@ -413,9 +408,8 @@ def test_local_search_does_not_wander_among_equals():
 
 def test_a_start_that_is_told_during_a_climb_does_not_end_it():
     strategy = mb.nas.LocalSearch(SPACE, seed=0)
-    first, second, third = (
-        strategy.ask() for _ in range(3)
-    )  # in flight together
+    # in flight together
+    first, second, third = (strategy.ask() for _ in range(3))
     for arch, score in ((first, 5.0), (second, 1.0)):
         strategy.tell(arch, score)
     assert strategy.centre == (5.0, first)
@@ -424,9 +418,10 @@ def test_a_start_that_is_told_during_a_climb_does_not_end_it():
 
 
 def test_local_search_tries_no_neighbour_twice():
+    # the last decision changes nothing
     space = mb.nas.SearchSpace(
         SPACE.decisions, canonical=lambda a: (*a[:2], True)
-    )  # the last decision changes nothing
+    )
     strategy = mb.nas.LocalSearch(space, seed=0)
     seen = set()
     for _ in range(100):
@@ -501,10 +496,8 @@ def test_the_controllers_probabilities_are_a_distribution_over_the_space(
     # and it samples from that distribution
     counts = Counter(strategy.ask() for _ in range(1500))
     likely = [arch for arch in space if 1500 * p[arch] > 5]
-    observed, expected = (
-        [counts[a] for a in likely],
-        [1500 * p[a] for a in likely],
-    )
+    observed = [counts[a] for a in likely]
+    expected = [1500 * p[a] for a in likely]
     observed.append(1500 - sum(observed))
     expected.append(1500 - sum(expected))
     if expected[-1] < 5:
@@ -577,10 +570,8 @@ def test_the_written_gradient_equals_autograds(space):
 @pytest.mark.parametrize("space", [SPACE, ODD], ids=["free", "constrained"])
 def test_plain_numbers_follow_torch_through_a_whole_search(space, monkeypatch):
     def search():
-        strategy, proposals = (
-            mb.nas.Reinforce(space, "independent", entropy=0.1, seed=2),
-            [],
-        )
+        strategy = mb.nas.Reinforce(space, "independent", entropy=0.1, seed=2)
+        proposals = []
         for _ in range(300):
             proposals.append(strategy.ask())
             strategy.tell(
@@ -614,13 +605,11 @@ def test_the_baseline_is_that_of_the_scores_before(monkeypatch):
     monkeypatch.setattr(strategy.optimizer, "step", lambda: None)
     for score in (1.0, 3.0, None, 2.0):
         strategy.tell(strategy.ask(), score)
-    assert advantages == pytest.approx(
-        [2.0, 1.0 - 1.2, 2.0 - 1.18]
-    )  # a failure counts as the worst, 1
+    # a failure counts as the worst, 1
+    assert advantages == pytest.approx([2.0, 1.0 - 1.2, 2.0 - 1.18])
     strategy.tell(strategy.ask(), torch.tensor(2.0, requires_grad=True))
-    assert (
-        type(strategy.baseline) is type(advantages[-1]) is float
-    )  # nothing that a gradient could pass through
+    # nothing that a gradient could pass through
+    assert type(strategy.baseline) is type(advantages[-1]) is float
 
 
 @pytest.mark.parametrize("controller", CONTROLLERS)
@@ -637,10 +626,8 @@ def test_every_choice_begins_equally_likely(controller):
 def test_of_two_arms_the_better_one_is_found(controller):
     bandit = mb.nas.SearchSpace({"arm": ["good", "bad"]})
     for seed in range(3):
-        strategy, rng = (
-            mb.nas.Reinforce(bandit, controller, seed=seed),
-            Random(seed),
-        )
+        strategy = mb.nas.Reinforce(bandit, controller, seed=seed)
+        rng = Random(seed)
         for _ in range(300):
             arch = strategy.ask()
             strategy.tell(

@@ -56,10 +56,8 @@ def changed(before, module):
 
 def test_a_path_is_made_of_the_supernets_own_weights():
     supernet = Supernet(SPACE)
-    ours, theirs = (
-        {id(p) for p in supernet.parameters()},
-        {id(p) for p in supernet.path(ARCH).parameters()},
-    )
+    ours = {id(p) for p in supernet.parameters()}
+    theirs = {id(p) for p in supernet.path(ARCH).parameters()}
     assert theirs < ours
 
 
@@ -189,9 +187,8 @@ def test_shared_scores_are_what_evaluating_each_path_gives(parts):
         with torch.no_grad():
             path.train()(seen)
         expected = mb.evaluate(mb.ProtoNet(path), parts[1], episodes=40)
-        assert scores[arch] == pytest.approx(
-            100 * expected.mean, abs=0.3
-        )  # ties by rounding
+        # ties by rounding
+        assert scores[arch] == pytest.approx(100 * expected.mean, abs=0.3)
 
 
 def test_no_validation_or_test_image_is_seen_in_training(monkeypatch):
@@ -205,7 +202,7 @@ def test_no_validation_or_test_image_is_seen_in_training(monkeypatch):
     train_paths(Supernet(mb.nas.glyph_space()), tasks, iterations=2)
 
 
-def test_the_committed_comparison_reports_what_the_table_says_and_not_the_shared_accuracy():
+def test_the_committed_comparison_reports_what_the_table_says():
     result = results.load("weight_sharing")
     found, yardsticks = result["methods"], result["yardsticks"]
     assert len(result["seeds"]) == len(found["paths"]["spearman"]["each"]) == 5

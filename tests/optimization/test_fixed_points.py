@@ -59,9 +59,8 @@ WEIGHTS = {
 @pytest.mark.parametrize("steps", [1, 3, 5])
 def test_the_outer_loop_comes_to_rest_where_the_closed_form_says(kind, steps):
     w = WEIGHTS[kind](A, steps)
-    lr = (
-        1.0 if kind == "reptile" else 1.0 / w.mean().item()
-    )  # the outer curvature is about the mean of W
+    # the outer curvature is about the mean of W
+    lr = 1.0 if kind == "reptile" else 1.0 / w.mean().item()
     assert rest(learner(kind, steps), tasks(), lr) == pytest.approx(
         (w * C).sum().item() / w.sum().item(), abs=1e-6
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""MAML: the gradient is the gradient, and nothing of the caller's is touched."""
+"""MAML: the gradient is the gradient, and nothing of the caller's changes."""
 
 import copy
 
@@ -86,7 +86,9 @@ def test_first_order_is_the_query_gradient_at_the_adapted_weights():
     )
     fast = {
         n: w[0].detach().requires_grad_()
-        for n, w in learner.adapt(episode.support_x, episode.support_y).items()
+        for n, w in learner.adapt(
+            episode.support_x, episode.support_y
+        ).weights.items()
     }
     scores = torch.func.functional_call(
         learner.model, fast, (episode.query_x[0],)
@@ -106,7 +108,7 @@ def test_first_order_builds_no_graph_through_the_inner_gradient():
         mb.MAML(curved_net(), inner_lr=0.5, inner_steps=3, first_order=True),
         task_batch(tasks=1),
     )
-    fast = learner.adapt(episode.support_x, episode.support_y)
+    fast = learner.adapt(episode.support_x, episode.support_y).weights
     nodes, todo = set(), [w.grad_fn for w in fast.values()]
     while todo:
         node = todo.pop()
@@ -138,7 +140,7 @@ def test_closed_form_on_a_quadratic(steps):
     )
     c = torch.linalg.solve(model.A, model.b)
     adapted = c + shrink @ (model.theta.detach() - c)
-    fast = learner.adapt(zeros, zeros)["theta"][0]
+    fast = learner.adapt(zeros, zeros).weights["theta"][0]
     assert torch.allclose(fast, adapted, rtol=1e-12)
     assert torch.allclose(
         outer_gradient(learner, episode),
@@ -237,12 +239,13 @@ def test_under_no_grad_the_same_answer_comes_without_a_graph():
     inputs = episode.support_x, episode.support_y, episode.query_x
     with_graph = learner(*inputs)
     with torch.no_grad():
-        without, fast = learner(*inputs), learner.adapt(*inputs[:2])
+        without, predictor = learner(*inputs), learner.adapt(*inputs[:2])
     assert torch.equal(with_graph, without)
     assert with_graph.requires_grad
     assert not without.requires_grad
-    assert all(w.grad_fn is None and not w.requires_grad for w in fast.values())
-    assert torch.allclose(learner.predict_with(fast, episode.query_x), without)
+    fast = predictor.weights.values()
+    assert all(w.grad_fn is None and not w.requires_grad for w in fast)
+    assert torch.allclose(predictor(episode.query_x), without)
 
 
 def test_which_class_is_called_which_matters_to_maml():
@@ -380,7 +383,7 @@ class Once(torch.autograd.Function):
         return 2 * g
 
 
-def test_an_operation_without_a_second_derivative_is_explained_and_first_order_is_the_way_out():
+def test_without_a_second_derivative_first_order_is_the_way_out():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
@@ -477,13 +480,9 @@ def test_impossible_steps_queries_and_models_are_named():
     learner, episode = mb.MAML(curved_net(), inner_lr=0.5), task_batch()
     with pytest.raises(ValueError, match="steps is -3"):
         learner(episode.support_x, episode.support_y, episode.query_x, steps=-3)
-    with pytest.raises(
-        ValueError, match="queries of 1 tasks, but fast weights of 2"
-    ):
-        learner.predict_with(
-            learner.adapt(episode.support_x, episode.support_y),
-            episode.query_x[:1],
-        )
+    for lr in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="inner_lr is"):
+            mb.MAML(curved_net(), inner_lr=lr)
     with pytest.raises(ValueError, match="nothing to adapt"):
         mb.MAML(nn.Linear(2, 3).requires_grad_(False))
 

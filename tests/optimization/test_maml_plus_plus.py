@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""MAML++: every switch does what it says, and with all of them off it is MAML."""
+"""MAML++: every switch does what it says; with all of them off it is MAML."""
 
 import copy
 
@@ -61,7 +61,7 @@ def test_learned_rates_differ_by_step_and_start_at_the_given_one():
     learner.backward(episode)
     assert all(
         r.grad.shape == (3,) and r.grad.unique().numel() == 3
-        for r in learner.rates
+        for r in learner.step_sizes
     )
 
 
@@ -70,7 +70,7 @@ def test_a_test_with_more_steps_repeats_the_last_rate():
         mb.MAMLPlusPlus(curved_net(), inner_lr=0.3, inner_steps=2),
         task_batch(),
     )
-    for r in learner.rates:
+    for r in learner.step_sizes:
         r.data = torch.tensor([0.0, 0.2], dtype=torch.float64)
     plain = mb.MAML(learner.model, inner_lr=0.2)
     parts = episode.support_x, episode.support_y, episode.query_x
@@ -79,7 +79,7 @@ def test_a_test_with_more_steps_repeats_the_last_rate():
     )
 
 
-def test_every_step_has_its_own_normalisation_and_the_inner_loop_leaves_it_alone():
+def test_every_step_has_its_own_normalisation_and_the_inner_loop_no_part():
     learner, episode = (
         mb.MAMLPlusPlus(normalised_net(), inner_steps=3),
         task_batch(),
@@ -108,7 +108,7 @@ def test_step_weights_sum_to_one_and_end_at_the_last_step_alone(until):
             assert weights == [0, 0, 0, 1]
 
 
-def test_the_multi_step_loss_is_the_weighted_mean_of_the_losses_after_every_step():
+def test_the_multi_step_loss_is_the_weighted_mean_of_the_losses_of_all_steps():
     learner, episode = (
         mb.MAMLPlusPlus(curved_net(), 0.3, 3, multi_step_until=4, **OFF),
         task_batch(),
@@ -128,9 +128,8 @@ def test_second_derivatives_come_in_when_their_time_has_come():
         outer_gradient(mb.MAML(net, 0.3, 2, first_order=f), episode)
         for f in (True, False)
     )
-    seen = [
-        outer_gradient(learner, episode) for _ in range(3)
-    ]  # backward counts iterations
+    # backward counts iterations
+    seen = [outer_gradient(learner, episode) for _ in range(3)]
     assert torch.equal(seen[0], first)
     assert torch.equal(seen[1], first)
     assert torch.equal(seen[2], second)

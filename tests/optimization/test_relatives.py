@@ -29,9 +29,9 @@ def test_the_outer_gradient_agrees_with_central_differences(relative, steps):
     )
 
 
-def test_anil_keeps_the_body_constant_in_the_inner_loop_and_learns_it_in_the_outer():
+def test_anil_keeps_the_body_in_the_inner_loop_and_learns_it_in_the_outer():
     learner, episode = mb.ANIL(curved_net(), inner_lr=0.5), task_batch()
-    assert set(learner.adapt(episode.support_x, episode.support_y)) == {
+    assert set(learner.adapt(episode.support_x, episode.support_y).weights) == {
         "2.weight",
         "2.bias",
     }
@@ -72,7 +72,7 @@ def test_meta_sgd_learns_its_step_sizes_and_they_may_turn_negative():
     mb.train(
         learner, _Always(episode), iterations=40, tasks_per_batch=1, lr=0.05
     )
-    steps = torch.cat([a.flatten() for a in learner.steps])
+    steps = torch.cat([a.flatten() for a in learner.step_sizes])
     assert steps.min() < 0 < steps.max()
 
 
@@ -140,7 +140,7 @@ def test_reptiles_update_is_that_of_the_paper():
         torch.cat([episode.support_y, episode.query_y], 1),
     )
     with torch.no_grad():
-        phi = learner.adapt(x, y)
+        phi = learner.adapt(x, y).weights
     optimizer = torch.optim.SGD(learner.parameters(), lr=0.5)
     learner.backward(episode)
     optimizer.step()
@@ -173,7 +173,7 @@ def test_implicit_maml_solves_for_the_exact_gradient_on_a_quadratic(cg_steps):
         model.A + lam * identity, model.b + lam * model.theta.detach()
     )
     assert torch.allclose(
-        learner.adapt(zeros, zeros)["theta"][0], phi, rtol=1e-10
+        learner.adapt(zeros, zeros).weights["theta"][0], phi, rtol=1e-10
     )
     expected = torch.linalg.solve(
         identity + model.A / lam, model.A @ phi - model.b
@@ -181,14 +181,14 @@ def test_implicit_maml_solves_for_the_exact_gradient_on_a_quadratic(cg_steps):
     assert torch.allclose(outer_gradient(learner, episode), expected, rtol=1e-8)
 
 
-def test_implicit_maml_agrees_with_central_differences_where_its_inner_loop_has_converged():
+def test_implicit_maml_agrees_with_differences_where_its_inner_loop_converged():
     net, episode = curved_net(), task_batch(tasks=3)
     learner = mb.ImplicitMAML(net, 0.3, 300, lam=1.5, cg_steps=40)
     implicit = outer_gradient(learner, episode)
 
     def loss():
         with torch.no_grad():
-            return learner.loss(episode).item()
+            return mb.Learner.loss(learner, episode).item()  # of its answers
 
     numeric = torch.cat(
         [g.flatten() for g in numeric_gradient(loss, learner.parameters())]
@@ -201,7 +201,7 @@ def test_implicit_maml_without_a_pull_is_refused():
         mb.ImplicitMAML(curved_net(), lam=0)
 
 
-def test_joint_training_follows_the_gradient_before_adapting_and_adapts_at_test():
+def test_joint_training_follows_the_gradient_unadapted_and_adapts_at_test():
     net, episode = curved_net(), task_batch(tasks=3)
     learner = mb.JointTraining(net, inner_lr=0.2, inner_steps=2)
     x, y = (
@@ -291,6 +291,17 @@ def test_joint_training_names_a_head_of_another_width():
 
 
 @pytest.mark.parametrize("relative", [mb.Reptile, mb.ImplicitMAML])
-def test_what_an_option_cannot_do_is_refused(relative):
-    with pytest.raises(ValueError, match="compile"):
-        relative(curved_net(), compiled=True)
+@pytest.mark.parametrize("option", ["compiled", "first_order"])
+def test_options_without_a_meaning_are_no_arguments(relative, option):
+    with pytest.raises(TypeError, match=option):
+        relative(curved_net(), **{option: True})
+
+
+@pytest.mark.parametrize("relative", [mb.Reptile, mb.ImplicitMAML])
+def test_a_method_whose_update_is_no_gradient_of_a_loss_says_what_to_call(
+    relative,
+):
+    learner, episode = relative(curved_net(), 0.1, 3), task_batch()
+    with pytest.raises(NotImplementedError, match=r"call\s+backward"):
+        learner.loss(episode)
+    assert learner.backward(episode) > 0

@@ -32,7 +32,7 @@ def read(x):
     return (255 * x[..., 0, 0, :]).round().long()
 
 
-def test_a_task_has_distinct_classes_and_its_support_and_query_share_no_example():
+def test_a_task_has_distinct_classes_and_no_example_twice():
     episode = mb.FewShotTasks(
         numbered_images(), way=5, shot=2, query=3, seed=0
     ).sample(500)
@@ -124,9 +124,8 @@ def test_every_drawing_of_every_class_is_support_and_query_equally_often():
         np.zeros((counts.sum(), 2, 2), np.uint8),
         np.repeat(np.arange(5), counts),
     )
-    rows = mb.FewShotTasks(images, way=3, shot=2, query=4, seed=8).indices(
-        20_000
-    )  # (T, 3, 6)
+    tasks = mb.FewShotTasks(images, way=3, shot=2, query=4, seed=8)
+    rows = tasks.indices(20_000)  # (T, 3, 6)
     for positions in (
         rows[:, :, :1],
         rows[:, :, :2],
@@ -251,9 +250,14 @@ def test_too_small_classes_and_too_many_ways_are_named():
     )
     with pytest.raises(
         ValueError,
-        match=r"class 'bird' has 2 examples; 1-shot with 15 queries needs 16",
+        match=(
+            r"class 'bird' has 2 examples; 1-shot with 15 queries needs 16:"
+            r" images.at_least\(16\) leaves such classes out"
+        ),
     ):
         mb.FewShotTasks(small, way=2, shot=1, query=15)
+    large = small.at_least(3)  # the way out
+    assert len(mb.FewShotTasks(large, way=1, shot=1, query=2).sample(1)) == 1
     with pytest.raises(
         ValueError, match="5-way task needs 5 classes; these images have 2"
     ):
@@ -303,33 +307,56 @@ def test_an_episode_moves_to_another_dtype_without_touching_its_labels(tasks):
     assert moved.support_y.dtype == torch.int64
 
 
-def test_images_refuse_what_they_cannot_hold():
-    with pytest.raises(ValueError, match="must be uint8"):
-        mb.LabelledImages(np.zeros((2, 4, 4)), [0, 1])
-    with pytest.raises(ValueError, match="class 1 has no image"):
-        mb.LabelledImages(np.zeros((2, 4, 4), np.uint8), [0, 2])
-    with pytest.raises(ValueError, match="2 images but labels of shape"):
-        mb.LabelledImages(np.zeros((2, 4, 4), np.uint8), [0])
-    with pytest.raises(ValueError, match="without a split of their own"):
-        numbered_images().split()
-    with pytest.raises(ValueError, match="different class numbers"):
-        numbered_images().subset([0, 0, 1])
-    with pytest.raises(ValueError, match="different class numbers"):
-        numbered_images(classes=3).subset(np.array([True, False, True]))
-    with pytest.raises(ValueError, match="integers from 0"):
-        mb.LabelledImages(np.zeros((2, 4, 4), np.uint8), [0.0, 1.0])
-    with pytest.raises(ValueError, match="tears a group"):
-        mb.LabelledImages(
-            np.zeros((2, 4, 4), np.uint8),
-            [0, 1],
-            groups=[5, 5],
-            partition=["train", "test"],
-        )
-    with pytest.raises(ValueError, match="no 'valid' class"):
-        mb.LabelledImages(
-            np.zeros((2, 4, 4), np.uint8), [0, 1], partition=["train", "test"]
-        ).split()
-    with pytest.raises(ValueError, match="too few"):
-        numbered_images(classes=3).split(0.9, 0.1)
-    with pytest.raises(ValueError, match="sum to at most 1"):
-        numbered_images().split(0.9, 0.2)
+def test_class_names_are_those_of_the_labels_of_each_task():
+    images = numbered_images()
+    images.names = [f"kind {c}" for c in range(30)]
+    batch = mb.FewShotTasks(images, way=5, shot=1, query=2, seed=0).sample(20)
+    varied = mb.VariedTasks(images, way=(2, 5), shot=1, query=2, seed=0)
+    for episode in [batch, *varied.sample(20)]:
+        classes = read(episode.support_x)[..., 0]
+        for t, names in enumerate(episode.class_names):
+            assert names == tuple(f"kind {c}" for c in classes[t].tolist())
+            assert episode.support_y[t].tolist() == list(range(len(names)))
+
+
+def test_class_names_stay_with_their_tasks(tasks):
+    episode = tasks.sample(5)
+    names = episode.class_names
+    assert episode.to(torch.float64).class_names == names
+    assert [e.class_names for e in episode.split(2)] == [
+        names[:2],
+        names[2:4],
+        names[4:],
+    ]
+    assert [e.class_names for e in episode.tasks()] == [(n,) for n in names]
+    waves = mb.Sinusoids().sample(4)
+    assert waves.class_names is None
+    assert [e.class_names for e in waves.to("cpu").split(2)] == [None, None]
+    parts = (episode.support_x, episode.support_y)
+    with pytest.raises(ValueError, match="those of 4 tasks, but there are 5"):
+        mb.Episode(*parts, *parts, class_names=names[:4])
+
+
+@pytest.mark.parametrize("seed", [0.9, -1, "0", None, 2**64])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda seed: mb.FewShotTasks(numbered_images(), 5, 1, 1, seed=seed),
+        lambda seed: mb.VariedTasks(numbered_images(), 5, 1, 1, seed=seed),
+        lambda seed: mb.Sinusoids(seed=seed),
+        lambda seed: mb.glyphs(classes=2, seed=seed),
+        lambda seed: numbered_images().split(0.5, 0.5, seed=seed),
+        lambda seed: numbered_images().split_examples(0.5, 0.5, seed=seed),
+    ],
+    ids=["few", "varied", "waves", "glyphs", "split", "split_examples"],
+)
+def test_what_is_no_seed_is_named(make, seed):
+    make(np.int64(3))  # numpy's integers are
+    with pytest.raises(ValueError, match=f"seed is {seed!r}; it must be an"):
+        make(seed)
+
+
+def test_tasks_are_recognised_by_their_method(tasks, images):
+    assert isinstance(tasks, mb.Tasks)
+    assert isinstance(mb.Sinusoids(), mb.Tasks)
+    assert not isinstance(images, mb.Tasks)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A learner that breaks the contract is caught, and told which clause it broke."""
+"""A learner that breaks the contract is caught, and told at which clause."""
 
 import time
 
@@ -315,7 +315,7 @@ def test_what_cannot_be_checked_is_named(tasks):
 
 
 def test_a_broken_learner_is_told_apart_from_a_learner_with_another_loss(tasks):
-    """The clause on foreign labels accepts every loss that looks at the labels."""
+    """The clause on foreign labels takes every loss that looks at labels."""
 
     class Own(Course):
         def loss(self, episode):

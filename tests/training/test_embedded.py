@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Evaluation on vectors: what the long way says, from one pass over the images."""
+"""Evaluation on vectors: what the long way says, from one pass of images."""
 
 import copy
 
@@ -94,9 +94,9 @@ def test_scores_of_vectors_are_the_scores_of_images(name, dtype, net, images):
         scores = learner.score(
             fast.support_x.to(dtype), fast.support_y, fast.query_x.to(dtype)
         )
-    tolerance = (
-        1e-5 if dtype == torch.float32 or name == "pixels" else 1e-12
-    )  # pixels of 8 bits come as float32
+    # pixels of 8 bits come as float32
+    single = dtype == torch.float32 or name == "pixels"
+    tolerance = 1e-5 if single else 1e-12
     assert (scores - expected).abs().max() <= tolerance * expected.abs().max()
 
 

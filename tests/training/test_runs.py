@@ -4,6 +4,7 @@ of one that was not; and a folder never gives another run's result.
 """
 
 import errno
+import itertools
 import json
 import os
 import random
@@ -70,12 +71,8 @@ def stop_after(iterations):
 # --- resuming ---
 
 
-def loader(tasks):
-    """What an `episode_loader` is to training: batches of known tasks."""
-    batches = [tasks.sample(2, start) for start in range(0, 40, 2)]
-    found = torch.utils.data.DataLoader(batches, batch_size=None)
-    found.tasks, found.tasks_per_batch = tasks, 2
-    return found
+def loader(tasks, **options):
+    return mb.episode_loader(tasks, 2, **options)
 
 
 @pytest.mark.parametrize(
@@ -134,8 +131,29 @@ def test_a_loader_and_its_tasks_are_the_same_run(tasks, tmp_path):
 
 def test_a_loader_that_is_too_short_says_so(tmp_path):
     with pytest.raises(ValueError, match="after 20 of 30 iterations"):
-        train(waver(), loader(WAVES), 30, checkpoint=tmp_path)
+        train(waver(), loader(WAVES, batches=20), 30, checkpoint=tmp_path)
     assert len(log(tmp_path)) == 20, "what is done is kept"
+    straight, learner = waver(), waver()
+    train(straight, iterations=30)
+    train(learner, loader(WAVES), 30, checkpoint=tmp_path)
+    assert same(straight, learner)
+
+
+@pytest.mark.parametrize("batches", [None, 9])
+def test_a_loader_goes_on_where_it_was_without_drawing_again(batches):
+    whole = list(itertools.islice(loader(WAVES, start=5, batches=9), 9))
+    left = list(
+        itertools.islice(loader(WAVES, start=5, batches=batches).after(6), 3)
+    )
+    for a, b in zip(whole[6:], left, strict=True):
+        assert torch.equal(a.query_y, b.query_y)
+
+    class Once(mb.Sinusoids):
+        def sample(self, n, start=0):
+            assert start >= 12, "drawn again"
+            return super().sample(n, start)
+
+    assert len(next(iter(loader(Once()).after(6)))) == 2
 
 
 def test_a_finished_run_can_be_loaded_and_lengthened(tasks, tmp_path):
@@ -210,7 +228,7 @@ def work(folder, say=lambda iteration: None):
     torch.manual_seed(1)
     train(
         learner,
-        iterations=40,
+        iterations=120,
         schedule="cosine",
         valid=WAVES,
         valid_episodes=4,
@@ -226,11 +244,12 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(tmp_path):
     parted = tmp_path / "parted"
     whole, rng, reached = work(tmp_path / "whole"), random.Random(0), []
     for _ in range(12):
-        with Child(lambda say: work(parted, say)) as child:
-            for _ in range(rng.randrange(1, 6)):
+        words = rng.randrange(2, 6)
+        with Child(lambda say: work(parted, say), words + 3) as child:
+            for _ in range(words):
                 reached.append(child.line())
             time.sleep(rng.random() * 0.01)  # in an iteration or in a save
-    assert 10 < int(reached[-1]) < 40, "none has reached the end"
+    assert 12 <= int(reached[-1]) < 120, "none has reached the end"
     assert same(work(parted), whole)
     assert log(parted) == log(tmp_path / "whole")
     assert not list(parted.glob("*.part"))
@@ -326,6 +345,11 @@ def proto(**options):
     return mb.ProtoNet(small_conv(norm="batch"), **options)
 
 
+def matching(**options):
+    torch.manual_seed(3)
+    return mb.MatchingNet(small_conv(norm="batch"), **options)
+
+
 def classifier(**options):
     torch.manual_seed(3)
     return mb.MAML(mb.MLP(784, 5, hidden=(4,)), **options)
@@ -346,6 +370,10 @@ OTHERS = {
     "temperature": (
         lambda i: {"learner": proto(), "tasks": few_shot(i)},
         lambda i: {"learner": proto(temperature=2.0), "tasks": few_shot(i)},
+    ),
+    "log_scale": (
+        lambda i: {"learner": matching(), "tasks": few_shot(i)},
+        lambda i: {"learner": matching(scale=2.0), "tasks": few_shot(i)},
     ),
     "label_smoothing": (
         lambda i: {
@@ -390,6 +418,10 @@ OTHERS = {
         lambda _: {"tasks": OwnTasks(1)},
     ),
     "tasks_per_batch": (lambda _: {}, lambda _: {"tasks_per_batch": 3}),
+    "first_task": (
+        lambda _: {"tasks": loader(WAVES)},
+        lambda _: {"tasks": loader(WAVES, start=2)},
+    ),
     "lr": (lambda _: {}, lambda _: {"lr": 0.5}),
     "momentum": (
         lambda _: {"optimizer": sgd(momentum=0.9)},

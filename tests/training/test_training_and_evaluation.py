@@ -45,9 +45,8 @@ def test_the_interval_is_the_t_interval_over_episodes():
 def test_the_interval_covers_the_truth_in_95_of_100_cases():
     rng = np.random.default_rng(0)
     covered = 0
-    for _ in range(
-        2000
-    ):  # 5-way, 15 queries a class, tasks of unequal difficulty around 80 %
+    # 5-way, 15 queries a class, tasks of unequal difficulty around 80 %
+    for _ in range(2000):
         scores = rng.binomial(75, np.clip(rng.normal(0.8, 0.08, 30), 0, 1)) / 75
         score = Score(scores, "accuracy", True, False)
         covered += abs(score.mean - 0.8) <= score.ci95

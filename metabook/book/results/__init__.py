@@ -74,9 +74,8 @@ def save(name: str, result: dict[str, Any], folder: Path | None = None) -> Path:
 
     Examples
     --------
-    >>> save(
-    ...     "coin", {"command": "python toss.py", "heads": 3}
-    ... )  # doctest: +SKIP
+    >>> coin = {"command": "python toss.py", "heads": 3}
+    >>> save("coin", coin)  # doctest: +SKIP
     """
     path = (folder or Path(str(files(__name__)))) / f"{name}.json"
     write(path, result)
@@ -103,8 +102,8 @@ def _finite(value: Any) -> Any:
 
 
 def environment() -> dict[str, str | int]:
-    """Processor, versions and day: what a measured number depends on besides
-    its seeds.
+    """What a measured number depends on besides its seeds: processor, versions
+    and day.
 
     Examples
     --------

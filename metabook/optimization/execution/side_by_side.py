@@ -2,7 +2,8 @@
 """The model as a function of weights and inputs: for one task alone, or for T
 tasks side by side.
 
-    call(model, weights, x)    weights {name: (T, ...)}, x (T, B, ...)  ->  predictions (T, B, ...)
+    call(model, weights, x)  ->  predictions (T, B, ...)
+    weights {name: (T, ...)},  x (T, B, ...)
 
 With T = 1 this is `torch.func.functional_call`, the plain way. With more, a
 multilayer perceptron becomes a few batched matrix products, and any other model
@@ -258,7 +259,11 @@ def _norms_written_out(model: nn.Module) -> Iterator[None]:
 
 
 def _batch_norm(layer: _BatchNorm, x: Tensor) -> Tensor:
-    var, mean = SupportNorm.statistics(x)
+    if layer.running_mean is not None and not layer.training:
+        assert layer.running_var is not None  # the two come together
+        mean, var = layer.running_mean, layer.running_var
+    else:
+        var, mean = SupportNorm.statistics(x)
     return normalize(x, mean, var, layer.weight, layer.bias, layer.eps)
 
 

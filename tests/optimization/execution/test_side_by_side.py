@@ -53,7 +53,9 @@ def test_both_ways_give_the_same_loss_predictions_and_outer_gradient(
     model, relative, first_order, episode
 ):
     net = MODELS[model]().double()
-    options = {"inner_lr": 0.3, "inner_steps": 2, "first_order": first_order}
+    options = {"inner_lr": 0.3, "inner_steps": 2}
+    if relative is not mb.Reptile:
+        options["first_order"] = first_order
     together, in_turn = (
         relative(copy.deepcopy(net), vectorized=v, **options)
         for v in (True, False)
@@ -62,9 +64,8 @@ def test_both_ways_give_the_same_loss_predictions_and_outer_gradient(
     assert torch.allclose(
         together(*parts), in_turn(*parts), rtol=1e-9, atol=1e-12
     )
-    assert torch.allclose(
-        together.loss(episode), in_turn.loss(episode), rtol=1e-10
-    )
+    losses = together.backward(episode), in_turn.backward(episode)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-10)
     a, b = outer_gradient(together, episode), outer_gradient(in_turn, episode)
     assert (a - b).norm() < 1e-9 * b.norm()
 
@@ -129,9 +130,14 @@ def test_frozen_weights_are_shared_by_all_tasks():
 
 def test_the_faster_way_is_chosen_by_the_model():
     x = torch.zeros(1, 1)
-    assert mb.MAML(mb.MLP(1, 1))._together(x) > 1
-    assert mb.MAML(small_conv(out=5))._together(x) == 1
-    assert mb.MAML(mb.MLP(1, 1), vectorized=False)._together(x) == 1
+
+    def tasks_at_once(model, **options):
+        execution = mb.MAML(model, **options).execution
+        return execution.tasks_at_once(model, x)
+
+    assert tasks_at_once(mb.MLP(1, 1)) > 1
+    assert tasks_at_once(small_conv(out=5)) == 1
+    assert tasks_at_once(mb.MLP(1, 1), vectorized=False) == 1
 
 
 def test_only_plain_layers_in_a_row_count_as_a_perceptron():
@@ -160,7 +166,7 @@ def test_what_cannot_stand_side_by_side_is_named(layer, word):
     mb.MAML(model)
 
 
-def test_the_compiled_program_computes_the_same_gradient_and_follows_the_weights():
+def test_the_compiled_program_has_the_same_gradient_and_follows_the_weights():
     net = mb.MLP(1, 1, hidden=(5,))
     plain = mb.MetaSGD(
         copy.deepcopy(net), inner_lr=0.01, inner_steps=2, loss_fn=F.mse_loss
@@ -188,8 +194,8 @@ def test_the_compiled_program_computes_the_same_gradient_and_follows_the_weights
         assert torch.allclose(
             compiled.gradient, plain.gradient, rtol=1e-4, atol=1e-6
         )
-    assert len(compiled.programs.made) == 1
-    assert copy.deepcopy(compiled).programs.made == {}
+    assert len(compiled.execution.programs.made) == 1
+    assert copy.deepcopy(compiled).execution.programs.made == {}
 
 
 def test_the_query_pass_in_half_precision_keeps_the_direction_of_the_gradient(
@@ -208,7 +214,7 @@ def test_the_query_pass_in_half_precision_keeps_the_direction_of_the_gradient(
     assert not torch.equal(a, b)
     assert F.cosine_similarity(a, b, dim=0) > 0.99
     one, two = (
-        learner.adapt(episode.support_x, episode.support_y)
+        learner.adapt(episode.support_x, episode.support_y).weights
         for learner in (whole, half)
     )
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -262,15 +268,12 @@ def test_memory_is_flat_over_iterations_of_training_and_of_evaluation(tasks):
             with torch.no_grad():
                 part = tasks.sample(4, start=i)
                 learner(part.support_x, part.support_y, part.query_x)
-        return (
-            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        )  # MB, on Linux
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return usage.ru_maxrss / 1024  # MB, on Linux
 
     first = work(10)
-    assert (
-        work(50) - first < 20
-        # one graph that stays behind an iteration would hold about 15 MB of its own
-    )
+    # one graph that stays behind an iteration would hold about 15 MB
+    assert work(50) - first < 20
 
 
 def test_memory_of_an_inner_loop_without_a_graph_does_not_grow_with_its_steps():
@@ -318,9 +321,7 @@ def hooked():
 
 
 @pytest.mark.parametrize("make", [repeated, tied, hooked])
-def test_layers_used_twice_tied_or_listened_to_are_computed_as_the_model_computes_them(
-    make,
-):
+def test_layers_used_twice_tied_or_listened_to_are_computed_as_before(make):
     torch.manual_seed(0)
     net, episode = make(), task_batch(tasks=3)
     assert_exact(mb.MAML(net, 0.3, 2, vectorized=False), episode)
@@ -431,11 +432,3 @@ def test_a_model_that_vmap_cannot_run_is_told_the_way_out(episode):
 
     with pytest.raises(RuntimeError, match="use vectorized=False"):
         mb.MAML(Chooses().double(), vectorized=True).loss(episode)
-
-
-def test_fast_weights_of_another_model_are_named(episode):
-    learner = mb.MAML(mb.MLP(784, 5).double())
-    fast = learner.adapt(episode.support_x, episode.support_y)
-    fast["7.weight"] = fast.pop("5.weight")
-    with pytest.raises(ValueError, match=r"the model has no '7.weight'"):
-        learner.predict_with(fast, episode.query_x)
