@@ -39,6 +39,89 @@ class Attentive(nn.Module):
         )
 
 
+class Transformer(nn.Module):
+    """Reads an image as a sentence of 28 words."""
+
+    def __init__(self, out):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(
+            8, 2, dim_feedforward=16, dropout=0.1, batch_first=True
+        )
+        self.words, self.head = nn.Linear(28, 8), nn.Linear(8, out)
+        self.encoder = nn.TransformerEncoder(
+            layer, 1, enable_nested_tensor=False
+        )
+
+    def forward(self, x):
+        return self.head(self.encoder(self.words(x[:, 0])).mean(dim=1))
+
+
+class Tied(nn.Module):
+    """Two layers with the same weights, which have two names."""
+
+    def __init__(self, out):
+        super().__init__()
+        self.first, self.head = nn.Linear(784, 6), nn.Linear(6, out)
+        self.one, self.two = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.two.weight = self.one.weight
+
+    def forward(self, x):
+        x = self.first(x.flatten(1)).tanh()
+        return self.head(self.two(self.one(x).tanh()).tanh())
+
+
+def frozen(backbone, out, features=4):
+    """A pretrained network that stays as it is, with a head that learns."""
+    for p in backbone.eval().parameters():
+        p.requires_grad_(False)
+    return nn.Sequential(backbone, nn.Linear(features, out))
+
+
+# what people bring along, with so many outputs
+NETWORKS = {
+    "frozen backbone": lambda out: frozen(small_conv(norm="group"), out),
+    "frozen batch norm": lambda out: frozen(small_conv(norm="batch"), out),
+    "LSTM": Recurrent,
+    "transformer": Transformer,
+    "tied weights": Tied,
+    "double before it was wrapped": lambda out: mb.MLP(
+        784, out, hidden=(6,)
+    ).double(),
+}
+
+# every learner, of a network with five outputs
+OF_A_NETWORK = {
+    "protonet": mb.ProtoNet,
+    "protonet, learned temperature": lambda net: mb.ProtoNet(
+        net, temperature=2.0, learn_temperature=True
+    ),
+    "matching": mb.MatchingNet,
+    "relation": lambda net: mb.RelationNet(net, features=5, width=8),
+    "nearest neighbour": mb.NearestNeighbour,
+    "nearest centroid": mb.NearestCentroid,
+    "fine-tuning, linear": lambda net: mb.FineTuning(net, steps=3),
+    "fine-tuning, cosine": lambda net: mb.FineTuning(
+        net, head="cosine", steps=3
+    ),
+    "full fine-tuning": lambda net: mb.FullFineTuning(net, steps=2),
+    "maml": lambda net: mb.MAML(net, inner_lr=0.1),
+    "maml, first order": lambda net: mb.MAML(
+        net, inner_lr=0.1, first_order=True
+    ),
+    "maml, vectorized": lambda net: mb.MAML(net, inner_lr=0.1, vectorized=True),
+    "maml++": lambda net: mb.MAMLPlusPlus(
+        net, inner_steps=2, multi_step_until=10, first_order_until=5
+    ),
+    "anil": lambda net: mb.ANIL(net, inner_lr=0.1),
+    "meta-sgd": lambda net: mb.MetaSGD(net, inner_lr=0.1),
+    "implicit maml": lambda net: mb.ImplicitMAML(
+        net, inner_lr=0.1, inner_steps=3
+    ),
+    "joint training": lambda net: mb.JointTraining(net, inner_lr=0.1),
+    "reptile": lambda net: mb.Reptile(net, inner_lr=0.1, inner_steps=3),
+}
+
+
 LEARNERS = {
     "protonet": lambda: mb.ProtoNet(small_conv(norm="batch")),
     "protonet, batch statistics": lambda: mb.ProtoNet(small_conv()),

@@ -43,6 +43,7 @@ MODULES = [
     "metabook.nas",
     "metabook.nas.proxies",
     "metabook.nas.candidates",
+    "metabook.nas.nasbench201",
     "metabook.nas.supernet",
     "metabook.metric.distances",
     "metabook.optimization.learner",

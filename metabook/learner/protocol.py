@@ -232,15 +232,15 @@ class Learner(nn.Module, ABC):
 
         Raises
         ------
-        ValueError
+        RuntimeError
             If the loss does not depend on any parameter.
         """
         loss = self.loss(episode)
         if not loss.requires_grad:
-            raise ValueError(
-                f"{type(self).__name__} learns nothing across tasks: its loss"
-                " has no gradient. Use it without training: evaluate(learner,"
-                " tasks)"
+            raise RuntimeError(
+                f"the loss of {type(self).__name__} does not require grad: none"
+                " of its parameters was used. Look for no_grad and detach in"
+                " it; if it learns nothing across tasks, evaluate it as it is"
             )
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())

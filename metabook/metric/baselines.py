@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metabook.data.global_random import random_numbers_of
 from metabook.learner.embedding import EmbeddingLearner
 from metabook.learner.labels import check_batch, label_columns
 from metabook.learner.protocol import Learner, State
@@ -24,6 +25,7 @@ from metabook.metric.distances import (
 )
 from metabook.metric.protonet import compute_prototypes
 from metabook.models.outputs import one_tensor
+from metabook.tasks.episode import Episode
 
 __all__ = [
     "FineTuning",
@@ -139,7 +141,19 @@ class NearestNeighbour(EmbeddingLearner):
         return -of_class.amin(dim=2)
 
 
-class FineTuning(EmbeddingLearner):
+class NotMetaLearned(Learner):
+    """A learner that has nothing to learn across tasks."""
+
+    def backward(self, episode: Episode) -> float:
+        """There is no outer gradient: raises NotImplementedError."""
+        raise NotImplementedError(
+            f"{type(self).__name__} learns nothing across tasks, so that there"
+            " is nothing to train: evaluate it as it is, or train its embedding"
+            " by another learner first, as by mb.ProtoNet(embedding)"
+        )
+
+
+class FineTuning(NotMetaLearned, EmbeddingLearner):
     """A new head for every task, trained on its support set by gradient
     descent; the features stay as they are.
 
@@ -236,7 +250,7 @@ class FineTuning(EmbeddingLearner):
         return self.scale * F.normalize(z, dim=-1) @ F.normalize(w, dim=-1).mT
 
 
-class FullFineTuning(Learner):
+class FullFineTuning(NotMetaLearned):
     """A copy of the network and a new head for every task, all of it trained on
     the support set by gradient descent.
 
@@ -253,7 +267,7 @@ class FullFineTuning(Learner):
     batch : int
         Examples a step: the whole support set where it is no larger, else this
         many, reshuffled for each pass (the result then depends on the order of
-        the support set, as that of any training in batches).
+        the support set, as that of any training in batches or with dropout).
 
     References
     ----------
@@ -295,7 +309,10 @@ class FullFineTuning(Learner):
         classes, columns = label_columns(support_y)
         way = classes.shape[1]
         tasks = zip(support_x, columns, strict=True)
-        networks = [self._train(x, y, way).state_dict() for x, y in tasks]
+        networks = []
+        for x, y in tasks:
+            with random_numbers_of(0, x.device):  # of dropout
+                networks.append(self._train(x, y, way).state_dict())
         return {k: torch.stack([n[k] for n in networks]) for k in networks[0]}
 
     def answer(self, state: State, query_x: Tensor) -> Tensor:

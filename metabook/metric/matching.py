@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from metabook.learner.embedding import EmbeddingLearner
 from metabook.learner.labels import label_columns
+from metabook.learner.weights import number_like
 
 __all__ = ["MatchingNet"]
 
@@ -59,7 +60,7 @@ class MatchingNet(EmbeddingLearner):
         super().__init__(embedding, embedding_dtype=embedding_dtype)
         if scale <= 0:
             raise ValueError(f"scale is {scale}; it must be positive")
-        self.log_scale = nn.Parameter(torch.tensor(scale).log())
+        self.log_scale = nn.Parameter(number_like(embedding, scale).log())
 
     @property
     def scale(self) -> float:

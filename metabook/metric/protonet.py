@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from metabook.learner.embedding import EmbeddingLearner
 from metabook.learner.labels import label_columns
+from metabook.learner.weights import number_like
 from metabook.metric.distances import Distance, distance_by_name
 
 __all__ = ["ProtoNet", "compute_prototypes"]
@@ -121,7 +122,7 @@ class ProtoNet(EmbeddingLearner):
         self.distance = distance_by_name(distance)
         self.learn_temperature = learn_temperature
         # what is learned, so that the temperature stays positive
-        log_temperature = torch.tensor(temperature).log()
+        log_temperature = number_like(embedding, temperature).log()
         if learn_temperature:
             self.log_temperature = nn.Parameter(log_temperature)
         else:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from metabook.learner.embedding import EmbeddingLearner
 from metabook.learner.labels import label_columns
 from metabook.learner.losses import LossFn
+from metabook.learner.weights import number_like
 
 __all__ = ["RelationNet", "one_hot_mse"]
 
@@ -77,6 +78,7 @@ class RelationNet(EmbeddingLearner):
         self.relation = nn.Sequential(
             nn.Linear(2 * features, width), nn.ReLU(), nn.Linear(width, 1)
         )
+        self.relation.to(number_like(embedding, 0.0))  # its device and type
 
     def score(
         self, support_z: Tensor, support_y: Tensor, query_z: Tensor

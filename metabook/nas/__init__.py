@@ -18,15 +18,16 @@ Examples
 ((32, 3), 96.0)
 """
 
-from metabook.nas import candidates, proxies, supernet
+from metabook.nas import candidates, nasbench201, proxies, supernet
 from metabook.nas.evolution import RegularizedEvolution
 from metabook.nas.glyph_table import glyph_space, glyph_table
 from metabook.nas.local_search import LocalSearch
 from metabook.nas.loop import Strategy, search
+from metabook.nas.nasbench201_file import load_nasbench201
 from metabook.nas.random_search import RandomSearch
 from metabook.nas.reinforce import Reinforce
 from metabook.nas.space import Architecture, SearchSpace
-from metabook.nas.tables import Table, load_nasbench201
+from metabook.nas.tables import Table
 from metabook.nas.trials import SearchResult, Trial
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "glyph_space",
     "glyph_table",
     "load_nasbench201",
+    "nasbench201",
     "proxies",
     "search",
     "supernet",

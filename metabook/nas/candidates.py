@@ -20,7 +20,8 @@ from metabook.metric.protonet import ProtoNet
 from metabook.nas.space import Architecture
 from metabook.tasks.few_shot import FewShotTasks
 from metabook.training.embedded import evaluate_embedded
-from metabook.training.evaluate import Score, evaluate
+from metabook.training.evaluate import evaluate
+from metabook.training.scores import Score
 from metabook.training.train import train
 
 __all__ = ["TrainAndScore", "glyph_network", "glyph_tasks"]
@@ -122,19 +123,9 @@ class TrainAndScore:
 
 def score(learner: Learner, tasks: FewShotTasks, episodes: int) -> Score:
     """What `evaluate` measures; each image is embedded once where it can be."""
-    if learner.transductive or not hasattr(learner, "embed"):
-        return evaluate(learner, tasks, episodes)
-    setting = tasks.way, tasks.shot
-    scores = evaluate_embedded(
-        learner,
-        tasks.images,
-        [tasks.way],
-        [tasks.shot],
-        tasks.query,
-        episodes,
-        tasks.seed,
-    )
-    return scores[setting]
+    vectors = hasattr(learner, "embed") and not learner.transductive
+    measure = evaluate_embedded if vectors else evaluate
+    return measure(learner, tasks, episodes, progress=False)
 
 
 def glyph_network(arch: Architecture, width: int = 16) -> nn.Module:

@@ -11,6 +11,9 @@ import math
 from random import Random
 from typing import Any
 
+import numpy as np
+
+from metabook.data.random import check_seed
 from metabook.nas.space import Architecture, SearchSpace
 
 __all__ = ["RegularizedEvolution"]
@@ -40,6 +43,11 @@ class RegularizedEvolution:
     parent : architecture or None
         The parent of the last proposal; ``None`` if that was random.
 
+    Raises
+    ------
+    ValueError
+        If nobody lives, nobody meets, or the seed is no integer from 0.
+
     References
     ----------
     Real, Aggarwal, Huang & Le, 2019, https://arxiv.org/abs/1802.01548
@@ -58,16 +66,19 @@ class RegularizedEvolution:
     def __init__(
         self,
         space: SearchSpace,
+        *,
         population: int = 50,
         sample: int = 10,
         seed: int = 0,
     ) -> None:
         for name, value in (("population", population), ("sample", sample)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+            if not isinstance(value, (int, np.integer)) or value < 1:
+                raise ValueError(
+                    f"{name} is {value!r}; it must be an integer from 1"
+                )
         self.space, self.size, self.sample = space, population, sample
-        self.seed = seed
-        self.rng = Random(seed)
+        self.seed = check_seed(seed)
+        self.rng = Random(self.seed)
         self.population: list[tuple[float, Architecture]] = []
         self.parent: Architecture | None = None
         self.asked = self.oldest = 0

@@ -44,7 +44,7 @@ def glyph_table() -> Table:
     Returns
     -------
     Table
-        Made by ``python benchmarks/glyph_table.py``, from trainings by
+        Made by ``python benchmarks/sections/glyph_table.py``, from trainings by
         `metabook.nas.candidates.TrainAndScore`.
 
     Examples
@@ -64,4 +64,4 @@ def glyph_table() -> Table:
         for name, column in columns.items()
         if not name.startswith(("valid", "test"))
     }
-    return Table(glyph_space(), valid, columns["test"], costs)
+    return Table(glyph_space(), valid, columns["test"], costs=costs)

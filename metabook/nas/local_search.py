@@ -11,6 +11,7 @@ import math
 from random import Random
 from typing import Any
 
+from metabook.data.random import check_seed
 from metabook.nas.space import Architecture, SearchSpace
 
 __all__ = ["LocalSearch"]
@@ -32,6 +33,11 @@ class LocalSearch:
     centre : (score, architecture)
         Where the climb stands.
 
+    Raises
+    ------
+    ValueError
+        If the seed is no integer from 0.
+
     References
     ----------
     White, Nolen & Savani, 2020, https://arxiv.org/abs/2005.02960
@@ -49,9 +55,9 @@ class LocalSearch:
     (96, (32, 3))
     """
 
-    def __init__(self, space: SearchSpace, seed: int = 0) -> None:
-        self.space, self.seed = space, seed
-        self.rng = Random(seed)
+    def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
+        self.space, self.seed = space, check_seed(seed)
+        self.rng = Random(self.seed)
         self.centre: tuple[float, Architecture | None] = (-math.inf, None)
         # neighbours of the centre, in random order
         self.untried: list[Architecture] = []

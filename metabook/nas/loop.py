@@ -4,6 +4,7 @@
 Taught in section 3.2 of the book.
 """
 
+import json
 import math
 import os
 import time
@@ -24,7 +25,7 @@ __all__ = ["Strategy", "search"]
 
 SAVE_EVERY = 1.0  # seconds between two checkpoints, at least
 SHARE = 0.05  # of the time that saving may take
-KEYS = {"strategy", "history", "pending", "evaluated", "seconds"}
+KEYS = {"strategy", "told", "history", "pending", "evaluated", "seconds"}
 
 # a score, or what went wrong
 _Outcome: TypeAlias = tuple[float | None, str | None]
@@ -183,7 +184,7 @@ def search(
     )
     history, pending = run.result.history, run.pending
     with (
-        folder.opened(lambda state: len(state["history"]) >= budget) as state,
+        folder.opened(lambda state: state["told"] >= budget) as state,
         CtrlC() as ctrl_c,
         progress_bar(total=budget, desc="search", show=progress) as bar,
     ):
@@ -310,7 +311,9 @@ class _Run:
         }
         return {
             "strategy": self.strategy.state_dict(),
-            "history": [tuple(trial) for trial in self.result.history],
+            "told": len(self.result.history),
+            # one string: many small values take long to load
+            "history": json.dumps(self.result.history),
             "pending": list(self.pending),
             "evaluated": list((self.evaluated | done).items()),
             "seconds": self.result.seconds,
@@ -320,7 +323,8 @@ class _Run:
         """Go on exactly where `state_dict` was taken."""
         strategy, result = self.strategy, self.result
         strategy.load_state_dict(state["strategy"])
-        result.history[:] = [Trial(*fields) for fields in state["history"]]
+        for arch, *rest in json.loads(state["history"]):
+            result.history.append(Trial(tuple(arch), *rest))
         result.seconds = state["seconds"]
         for trial in result.history:
             self.memory.setdefault(

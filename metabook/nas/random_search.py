@@ -14,6 +14,7 @@ book.
 from random import Random
 from typing import Any
 
+from metabook.data.random import check_seed
 from metabook.nas.space import Architecture, SearchSpace
 
 __all__ = ["RandomSearch"]
@@ -28,6 +29,11 @@ class RandomSearch:
     space : SearchSpace
     seed : int
 
+    Raises
+    ------
+    ValueError
+        If the seed is no integer from 0.
+
     References
     ----------
     Li & Talwalkar, 2019, https://arxiv.org/abs/1902.07638
@@ -40,9 +46,9 @@ class RandomSearch:
     (32, 3)
     """
 
-    def __init__(self, space: SearchSpace, seed: int = 0) -> None:
-        self.space, self.seed = space, seed
-        self.rng = Random(seed)
+    def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
+        self.space, self.seed = space, check_seed(seed)
+        self.rng = Random(self.seed)
 
     def __repr__(self) -> str:
         return "RandomSearch()"

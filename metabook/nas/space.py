@@ -78,6 +78,7 @@ class SearchSpace:
     def __init__(
         self,
         decisions: Mapping[str, Sequence[Choice]],
+        *,
         constraint: Callable[[Architecture], bool] | None = None,
         canonical: Callable[[Architecture], Architecture] | None = None,
     ) -> None:

@@ -1,16 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Tables of networks that somebody has trained already: search becomes a matter
-of milliseconds, with a known best.
-
-NAS-Bench-201: Dong & Yang, 2020, https://arxiv.org/abs/2001.00326. Taught in
-section 3.2 of the book.
+of milliseconds, with a known best. Taught in section 3.2 of the book.
 """
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
-from itertools import permutations, product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +13,7 @@ from numpy.typing import ArrayLike
 from metabook.data.settings import described
 from metabook.nas.space import Architecture, SearchSpace
 
-__all__ = ["Table", "load_nasbench201"]
+__all__ = ["Table"]
 
 
 class Table:
@@ -68,6 +62,7 @@ class Table:
         space: SearchSpace,
         valid: Mapping[int, ArrayLike],
         test: ArrayLike,
+        *,
         costs: Mapping[str, ArrayLike] | None = None,
     ) -> None:
         self.space = space
@@ -188,128 +183,3 @@ class Table:
             f"there is no seed {seed}; there are trainings from 0 to"
             f" {seeds - 1}"
         )
-
-
-def load_nasbench201(
-    path: str | os.PathLike[str], dataset: str = "cifar10"
-) -> Table:
-    """NAS-Bench-201: 15,625 cells, each an operation on six edges between four
-    nodes, trained on three data sets.
-
-    ``table.valid`` is the validation accuracy in percent after 12 epochs, which
-    the searches of the paper use (on CIFAR-10 of a training on half of the
-    training set); ``table.test`` is the test accuracy after 200 epochs.
-
-    Parameters
-    ----------
-    path : path
-        The compact file, ``nasbench201_compact.npz``.
-    dataset : {"cifar10", "cifar100", "imagenet16-120"}
-
-    Returns
-    -------
-    Table
-        ``table.space.canonical`` knows which cells are the same network: 5,875
-        are different. (The authors count 6,466: they keep a sum apart from the
-        same sum with a term that is zero.)
-
-    Raises
-    ------
-    ValueError
-        If the file lacks the data set, or is another file.
-
-    References
-    ----------
-    Dong & Yang, 2020, https://arxiv.org/abs/2001.00326
-
-    Examples
-    --------
-    >>> table = load_nasbench201("nasbench201_compact.npz")  # doctest: +SKIP
-    >>> table.test(table.best)  # doctest: +SKIP
-    94.37333679199219
-    """
-    with np.load(Path(path), allow_pickle=False) as file:
-        needed = {"ops", "edges", "arch", "datasets", "val12", "test200"}
-        if missing := needed - set(file.files):
-            raise ValueError(
-                f"{path} lacks {', '.join(sorted(missing))}; it is not the"
-                " compact NAS-Bench-201"
-            )
-        ops, edges = file["ops"].tolist(), file["edges"].tolist()
-        names = file["datasets"].tolist()
-        if dataset not in names:
-            raise ValueError(
-                f"dataset is {dataset!r}; choose one of {', '.join(names)}"
-            )
-        order, valid, test = file["arch"], file["val12"], file["test200"]
-    space = SearchSpace(
-        dict.fromkeys(edges, ops), canonical=_Cells(edges, ops).canonical
-    )
-    counted = np.indices((len(ops),) * len(edges)).reshape(len(edges), -1).T
-    if not np.array_equal(order, counted):
-        raise ValueError(
-            f"{path} lists the cells in another order than 0, 1, 2, ... in base"
-            f" {len(ops)}"
-        )
-    column = names.index(dataset)
-    return Table(space, {12: valid[:, column]}, test[:, column])
-
-
-class _Cells:
-    """The cells whose output has the same expression are the same network."""
-
-    def __init__(self, edges: list[str], ops: list[str]) -> None:
-        ends = [edge.split("<-") for edge in edges]
-        self.edges = [(int(to), int(source)) for to, source in ends]
-        self.ops = ops
-
-    def settings(self) -> dict[str, Any]:
-        """What tells these cells from others."""
-        return {"edges": self.edges, "ops": self.ops}
-
-    def canonical(self, arch: Architecture) -> Architecture:
-        """The first cell that is the same network."""
-        return self._first[arch]
-
-    @cached_property
-    def _first(self) -> dict[Architecture, Architecture]:
-        first: dict[str, Architecture] = {}
-        cells: Iterator[Architecture] = product(
-            self.ops, repeat=len(self.edges)
-        )
-        return {
-            arch: first.setdefault(self.expression(arch), arch)
-            for arch in cells
-        }
-
-    def expression(self, arch: Architecture) -> str:
-        """The output as a sum of operations on sums, ..., on the input x.
-
-        A convolution that enters twice has the same weights in both places:
-        f(x) + f(x) is not f(x) + g(x). Those that do get a letter, and of the
-        ways to give out the letters the first in the alphabet counts.
-        """
-        shared = [
-            e
-            for e, op in enumerate(arch)
-            if "conv" in str(op) and self._write(arch, {e: "!"}).count("!") > 1
-        ]
-        letters = "abcdef"[: len(shared)]
-        return min(
-            self._write(arch, dict(zip(shared, order, strict=True)))
-            for order in permutations(letters)
-        )
-
-    def _write(self, arch: Architecture, letter: dict[int, str]) -> str:
-        terms: dict[int, list[str]] = {0: ["x"]}  # of the sum at each node
-        for e, op in enumerate(arch):
-            to, source = self.edges[e]
-            into = terms.setdefault(to, [])
-            inputs = terms[source]
-            if op == "skip_connect":
-                into += inputs
-            # of nothing, a convolution leaves its shift
-            elif op != "none" and (inputs or "conv" in str(op)):
-                total = "+".join(sorted(inputs))
-                into.append(f"{op}{letter.get(e, '')}({total})")
-        return "+".join(sorted(terms[max(terms)]))

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Augmentation that leaves a task a function of (seed, i) alone."""
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from metabook.data.global_random import random_numbers_of
 from metabook.data.random import random_bits
 
 __all__ = ["Transform", "transformed"]
@@ -51,7 +49,7 @@ def transformed(
     for t, parts in enumerate(zip(support_x, query_x, strict=True)):
         examples = torch.cat(parts)
         bits = random_bits(random_bits(seed, start + t), _TRANSFORM)
-        with _random_numbers_of(int(bits), examples.device), torch.no_grad():
+        with random_numbers_of(int(bits), examples.device), torch.no_grad():
             changed = transform(examples)
         if not isinstance(changed, Tensor) or len(changed) != len(examples):
             what = (
@@ -67,28 +65,3 @@ def transformed(
         done.append(torch.split(changed, [len(part) for part in parts]))
     support, query = zip(*done, strict=True)
     return torch.stack(support), torch.stack(query)
-
-
-@contextmanager
-def _random_numbers_of(seed: int, device: torch.device) -> Iterator[None]:
-    """The global random numbers as after seeding, and as before again.
-
-    ``torch.manual_seed`` would seed every GPU, and what it does to one that is
-    not yet in use could not be undone.
-    """
-    generators = [torch.default_generator]
-    if device.type == "cuda":
-        generators.append(torch.cuda.default_generators[device.index])
-    states = [generator.get_state() for generator in generators]
-    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        for generator in generators:
-            generator.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        yield
-    finally:
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)  # noqa: NPY002

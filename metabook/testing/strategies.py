@@ -3,29 +3,33 @@
 own: `check_strategy`.
 """
 
-import random
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
-import torch
+from typing import Protocol
 
 from metabook.data.files import load_state, save_state
+from metabook.data.global_random import watched_random_numbers
 from metabook.nas.loop import Strategy, search
 from metabook.nas.space import Architecture, SearchSpace
 
 __all__ = ["check_strategy"]
 
 
-def check_strategy(make: Callable[[SearchSpace, int], Strategy]) -> None:
+class Make(Protocol):
+    """A class of strategies, or a function that makes one."""
+
+    def __call__(self, space: SearchSpace, *, seed: int) -> Strategy:
+        """A new strategy."""
+
+
+def check_strategy(make: Make) -> None:
     """Test whether a search strategy does what `metabook.nas.search` relies on.
 
     Parameters
     ----------
     make : callable
-        ``make(space, seed)`` returns a new strategy, as ``lambda space, seed:
-        RandomSearch(space, seed=seed)``.
+        ``make(space, seed=seed)`` returns a new strategy, as a class of
+        strategies does.
 
     Raises
     ------
@@ -37,6 +41,7 @@ def check_strategy(make: Callable[[SearchSpace, int], Strategy]) -> None:
     Examples
     --------
     >>> import metabook as mb
+    >>> check_strategy(mb.nas.RandomSearch)
     >>> check_strategy(
     ...     lambda space, seed: mb.nas.RegularizedEvolution(
     ...         space, population=5, sample=2, seed=seed
@@ -79,10 +84,8 @@ def _run(strategy: Strategy, steps: int) -> list[Architecture]:
     return proposals
 
 
-def _check_proposals(
-    make: Callable[[SearchSpace, int], Strategy], space: SearchSpace
-) -> None:
-    strategy = make(space, 0)
+def _check_proposals(make: Make, space: SearchSpace) -> None:
+    strategy = make(space, seed=0)
     # more than one proposal before the first score
     waiting = [strategy.ask() for _ in range(10)]
     for arch in waiting:
@@ -96,33 +99,24 @@ def _check_proposals(
         assert arch in space, f"ask() returned {arch}, which is not in {space}"
 
 
-def _check_seeds(
-    make: Callable[[SearchSpace, int], Strategy], space: SearchSpace
-) -> None:
-    before = _global_state()
-    first = _run(make(space, 0), 25)
-    assert before == _global_state(), (
-        "the strategy draws from a global random state; its proposals would"
-        " depend on whatever else draws from it: keep a random.Random(seed)"
-    )
-    again = _run(make(space, 0), 25)
+def _check_seeds(make: Make, space: SearchSpace) -> None:
+    with watched_random_numbers() as moved:
+        first = _run(make(space, seed=0), 25)
+        assert not moved(), (
+            "the strategy draws from a global random state; its proposals would"
+            " depend on whatever else draws from it: keep a random.Random(seed)"
+        )
+    again = _run(make(space, seed=0), 25)
     assert first == again, (
         "two strategies with the same seed and the same scores proposed"
         " different architectures"
     )
-    assert first != _run(make(space, 1), 25), "the seed changes nothing"
+    assert first != _run(make(space, seed=1), 25), "the seed changes nothing"
 
 
-def _global_state() -> tuple[object, ...]:
-    of_numpy = repr(np.random.get_state())  # noqa: NPY002
-    return random.getstate(), of_numpy, torch.get_rng_state().tolist()
-
-
-def _check_resuming(
-    make: Callable[[SearchSpace, int], Strategy], space: SearchSpace
-) -> None:
+def _check_resuming(make: Make, space: SearchSpace) -> None:
     for told in (3, 20):
-        strategy, other = make(space, 0), make(space, 1)
+        strategy, other = make(space, seed=0), make(space, seed=1)
         _run(strategy, told)
         waiting = [strategy.ask() for _ in range(3)]  # asked and not yet told
         _run(other, 5)
@@ -149,9 +143,7 @@ def _finish(
     return waiting + _run(strategy, 15)
 
 
-def _check_budget(
-    make: Callable[[SearchSpace, int], Strategy], space: SearchSpace
-) -> None:
+def _check_budget(make: Make, space: SearchSpace) -> None:
     for in_flight in (1, 3):
         evaluated: list[Architecture] = []
 
@@ -162,7 +154,7 @@ def _check_budget(
             return float(arch[1] or 0)
 
         result = search(
-            make(space, 0),
+            make(space, seed=0),
             evaluate,
             budget=40,
             in_flight=in_flight,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Many ways and shots from one pass over a test set: every image is embedded
-once, and episodes are drawn from vectors.
+"""Many tasks from one pass over a test set: every image is embedded once, and
+episodes are drawn from vectors.
 
 Ten thousand episodes of 5-way 1-shot look at 800,000 images, of a test set that
 has some thousands. A learner whose vector of an image depends on that image
@@ -9,146 +9,142 @@ alone, in evaluation mode, gives the same scores either way. It has two methods:
 and calling it does both. Taught in section 3.3 of the book.
 """
 
-import copy
-import itertools
-from collections.abc import Sequence
-from typing import Protocol, cast, runtime_checkable
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar, cast, overload
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor
 
 from metabook.data.images import LabelledImages
 from metabook.data.progress import progress_bar
 from metabook.learner.protocol import Learner
-from metabook.tasks.episode import Episode
-from metabook.tasks.few_shot import FewShotTasks
-from metabook.training.evaluate import (
-    Score,
-    as_found,
-    device_of,
-    score_episodes,
+from metabook.learner.weights import like_weights
+from metabook.training.embeddable import (
+    Embeds,
+    ImageTasks,
+    check_learner_embeds,
+    check_tasks_of_images,
+    check_vectors,
+    first_vectors,
+    on_vectors,
 )
+from metabook.training.evaluate import score_episodes
+from metabook.training.folding import folded
+from metabook.training.metrics import MetricFn
+from metabook.training.scores import Score
 
-__all__ = ["EmbeddedImages", "evaluate_embedded", "folded"]
+__all__ = ["EmbeddedImages", "evaluate_embedded"]
 
 EMBED_BATCH = 1024  # images that are floats at the same time
+Key = TypeVar("Key", bound=Hashable)
 
 
-@runtime_checkable
-class Embeds(Protocol):
-    """What a learner must have, to be evaluated on vectors."""
-
-    def embed(self, x: Tensor) -> Tensor:
-        """Images (T, B, ...) to vectors (T, B, D)."""
-
-    def score(
-        self, support_z: Tensor, support_y: Tensor, query_z: Tensor
-    ) -> Tensor:
-        """Vectors (T, S, D) with labels (T, S), and vectors (T, Q, D) of the
-        queries, to scores (T, Q, way).
-        """
-
-
+@overload
 def evaluate_embedded(
     learner: Learner,
-    images: LabelledImages,
-    ways: Sequence[int] = (5, 20),
-    shots: Sequence[int] = (1, 5),
-    query: int = 15,
+    tasks: ImageTasks,
     episodes: int = 1000,
-    seed: int = 0,
+    *,
+    start: int = 0,
     batch: int = 32,
-    progress: bool = False,
-    metric: str | None = None,
-) -> dict[tuple[int, int], Score]:
-    """Measure a learner at every way and shot, embedding each image once.
+    progress: bool = True,
+    metric: str | MetricFn | None = None,
+    higher_is_better: bool = True,
+) -> Score: ...
+@overload
+def evaluate_embedded(
+    learner: Learner,
+    tasks: Mapping[Key, ImageTasks],
+    episodes: int = 1000,
+    *,
+    start: int = 0,
+    batch: int = 32,
+    progress: bool = True,
+    metric: str | MetricFn | None = None,
+    higher_is_better: bool = True,
+) -> dict[Key, Score]: ...
+def evaluate_embedded(
+    learner: Learner,
+    tasks: ImageTasks | Mapping[Key, ImageTasks],
+    episodes: int = 1000,
+    *,
+    start: int = 0,
+    batch: int = 32,
+    progress: bool = True,
+    metric: str | MetricFn | None = None,
+    higher_is_better: bool = True,
+) -> Score | dict[Key, Score]:
+    """Measure a learner as `evaluate` does, embedding each image once.
 
-    The scores are those of `evaluate` on ``FewShotTasks(images, way, shot,
-    query, seed)``, the same episodes, up to the rounding of the embedding. One
-    episode is computed both ways, and a difference is refused.
+    The scores are those of `evaluate` on the same tasks, up to the rounding of
+    the embedding. One episode is computed both ways, and a difference is
+    refused.
 
     Parameters
     ----------
     learner : Learner
         One with ``embed`` and ``score``, as prototypical networks and their
         relatives, and not transductive.
-    images : LabelledImages
-    ways, shots : sequence of int
-    query : int
-        Query examples a class.
-    episodes : int
-        For every way and shot.
-    seed : int
-        Of the tasks.
-    batch : int
-        Episodes scored at once; it changes speed and memory, not the result.
-    progress : bool
-        Show a bar, where the output is a terminal.
-    metric : {"accuracy", "loss"}, optional
-        As for `evaluate`.
+    tasks : FewShotTasks, VariedTasks, or a mapping of names to them
+        Tasks of many ways and shots of the same images share one pass over
+        them.
+    episodes, start, batch, progress, metric, higher_is_better
+        Those of `evaluate`; each of several tasks gets so many episodes.
 
     Returns
     -------
-    dict of (way, shot) to Score
+    Score, or a dict of the same names to Score
 
     Raises
     ------
     ValueError
         If the learner has no embedding, one that depends on the batch, or does
-        something else than embed and score; if the images are too few for a way
-        or a shot.
+        something else than embed and score; if the tasks are not drawn from
+        images, or transform them at random.
 
     Examples
     --------
     >>> import metabook as mb
     >>> learner = mb.ProtoNet(mb.Conv4(width=8))
-    >>> scores = mb.evaluate_embedded(
-    ...     learner, mb.glyphs(classes=20, seed=0), query=5, episodes=50
-    ... )
-    >>> list(scores)
-    [(5, 1), (5, 5), (20, 1), (20, 5)]
+    >>> images = mb.glyphs(classes=20, seed=0)
+    >>> tasks = {
+    ...     (way, shot): mb.FewShotTasks(images, way, shot, query=5)
+    ...     for way in (5, 20)
+    ...     for shot in (1, 5)
+    ... }
+    >>> scores = mb.evaluate_embedded(learner, tasks, episodes=50)
+    >>> list(scores), scores[5, 1].n
+    ([(5, 1), (5, 5), (20, 1), (20, 5)], 50)
     """
-    name = type(learner).__name__
-    if not isinstance(learner, Embeds):
-        raise ValueError(
-            f"{name} has no vectors to keep: it has no methods embed and score,"
-            " since what it makes of an image depends on the task; measure it"
-            " with evaluate"
+    families = list(tasks.values()) if isinstance(tasks, Mapping) else [tasks]
+    check_learner_embeds(learner)
+    for each in families:
+        check_tasks_of_images(each)
+    passes: dict[tuple[int, int], EmbeddedImages] = {}
+    scores = []
+    for each in families:
+        transform = getattr(each, "transform", None)
+        one_pass = id(each.images), id(transform)
+        if one_pass not in passes:
+            first = first_vectors(learner, each)
+            passes[one_pass] = EmbeddedImages(
+                each.images, learner, transform=transform, progress=progress
+            )
+            check_vectors(first, on_vectors(each, passes[one_pass]))
+        scores += score_episodes(
+            learner,
+            on_vectors(each, passes[one_pass]),
+            episodes,
+            lambda *parts: cast(Embeds, learner).score(*parts)[None],
+            start=start,
+            batch=batch,
+            progress=progress,
+            metric=metric,
+            higher_is_better=higher_is_better,
         )
-    if learner.transductive:
-        raise ValueError(
-            f"this {name} is transductive: its network normalises with the"
-            " statistics of the batch, so that the vector of an image changes"
-            " with the episode. Measure it with evaluate, or use running"
-            " statistics (norm='batch')"
-        )
-    # both kinds of tasks are drawn from the same (seed, index): what cannot be
-    # drawn is refused before the work
-    of_images = {
-        (way, shot): FewShotTasks(images, way, shot, query, seed=seed)
-        for way in ways
-        for shot in shots
-    }
-    vectors = EmbeddedImages(images, learner, progress)
-    of_vectors = {
-        (way, shot): FewShotTasks(vectors, way, shot, query, seed=seed)
-        for way, shot in of_images
-    }
-    for setting in list(of_images)[:1]:
-        _check(
-            learner, of_images[setting].sample(1), of_vectors[setting].sample(1)
-        )
-
-    def predict(*parts: Tensor) -> Tensor:
-        return cast(Embeds, learner).score(*parts)[None]
-
-    return {
-        setting: score_episodes(
-            learner, tasks, episodes, 0, batch, progress, metric, predict
-        )[0]
-        for setting, tasks in of_vectors.items()
-    }
+    if isinstance(tasks, Mapping):
+        return dict(zip(tasks, scores, strict=True))
+    return scores[0]
 
 
 class EmbeddedImages(LabelledImages):
@@ -160,6 +156,8 @@ class EmbeddedImages(LabelledImages):
     images : LabelledImages
     learner : Learner
         One with ``embed``. A `folded` copy of it is used, in evaluation mode.
+    transform : callable, optional
+        Images to what the network sees, always the same.
     progress : bool
 
     Attributes
@@ -177,103 +175,26 @@ class EmbeddedImages(LabelledImages):
     """
 
     def __init__(
-        self, images: LabelledImages, learner: Learner, progress: bool = False
+        self,
+        images: LabelledImages,
+        learner: Learner,
+        *,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        progress: bool = True,
     ) -> None:
         embed = cast(Embeds, folded(learner)).embed
-        device = device_of(learner)
-        dtype = next((p.dtype for p in learner.parameters()), torch.float32)
-        parts = [
-            torch.arange(i, min(i + EMBED_BATCH, len(images)))
-            for i in range(0, len(images), EMBED_BATCH)
-        ]
-
-        def inputs(rows: Tensor) -> Tensor:  # floats in the weights' type
-            x = images.pixels(rows)
-            return x.to(device, dtype if x.is_floating_point() else x.dtype)
-
+        parts = torch.split(torch.arange(len(images)), EMBED_BATCH)
+        vectors = []
         with torch.no_grad():
-            vectors = torch.cat(
-                [
-                    embed(inputs(rows)[None])[0]
-                    for rows in progress_bar(
-                        parts, desc="embed", show=progress, leave=False
-                    )
-                ]
-            )
-        vars(self).update(vars(images) | {"images": vectors})
+            for rows in progress_bar(
+                parts, desc="embed", show=progress, leave=False
+            ):
+                x = images.pixels(rows)
+                x = x if transform is None else transform(x)
+                vectors.append(embed(like_weights(x, learner)[None])[0])
+        vars(self).update(vars(images) | {"images": torch.cat(vectors)})
 
     @property
     def vectors(self) -> Tensor:
         """The examples, which `pixels` picks from."""
         return self.images
-
-
-def folded(module: nn.Module) -> nn.Module:
-    """A copy for inference that computes the same with less work: batch norm
-    goes into the convolution before it.
-
-    With running statistics batch norm multiplies a channel by a constant and
-    adds another, as a convolution can:
-
-        s = sqrt(var + eps)
-        g (w * x + b - mean) / s + beta = (g/s w) * x + (g/s (b - mean) + beta)
-
-    Only a batch norm that directly follows a convolution in an
-    ``nn.Sequential`` is folded.
-
-    Parameters
-    ----------
-    module : nn.Module
-        Any; it is not changed.
-
-    Returns
-    -------
-    nn.Module
-        In evaluation mode. Its values differ from the module's own by rounding.
-
-    Examples
-    --------
-    >>> import metabook as mb
-    >>> net, x = mb.Conv4().eval(), torch.rand(3, 1, 28, 28)
-    >>> torch.allclose(folded(net)(x), net(x), rtol=1e-5, atol=1e-5)
-    True
-    >>> sum(isinstance(m, nn.BatchNorm2d) for m in folded(net).modules())
-    0
-    """
-    module = copy.deepcopy(module).eval()
-    for chain in list(module.modules()):
-        if (
-            isinstance(chain, nn.Sequential)
-            and type(chain).forward is nn.Sequential.forward
-        ):
-            for i, (conv, norm) in enumerate(itertools.pairwise(chain)):
-                if (
-                    type(conv) is nn.Conv2d
-                    and type(norm) is nn.BatchNorm2d
-                    and norm.running_mean is not None
-                ):
-                    chain[i] = fuse_conv_bn_eval(conv, norm)
-                    chain[i + 1] = nn.Identity()
-    return module
-
-
-def _check(learner: Learner, images: Episode, vectors: Episode) -> None:
-    """Refuse a learner that makes something else of an episode than ``embed``
-    and ``score`` make of it.
-    """
-    images, vectors = (
-        e.to(vectors.support_x.device, vectors.support_x.dtype)
-        for e in (images, vectors)
-    )
-    with as_found(learner), torch.no_grad():
-        whole = learner(images.support_x, images.support_y, images.query_x)
-        parts = cast(Embeds, learner).score(
-            vectors.support_x, vectors.support_y, vectors.query_x
-        )
-    gap, size = float((whole - parts).abs().max()), float(whole.abs().max())
-    if gap > 1e-2 * size:
-        raise ValueError(
-            f"scores of vectors embedded beforehand differ by {gap:.2g} from"
-            f" those of calling the learner, which are up to {size:.2g}: it"
-            " does more than embed and score. Measure it with evaluate"
-        )

@@ -1,14 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Scores with honest intervals: the unit of measurement is the episode, never
-the query.
-
+"""Evaluation: a learner on many episodes, each of which is one measurement.
 Taught in section 2.1.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -18,155 +14,26 @@ from torch import Tensor
 from metabook.data.progress import progress_bar
 from metabook.learner.labels import query_targets
 from metabook.learner.protocol import Learner
+from metabook.learner.weights import like_weights
 from metabook.tasks.episode import Episode, as_episodes
 from metabook.tasks.protocol import Tasks
+from metabook.training.metrics import (
+    Accuracy,
+    MetricFn,
+    TaskByTask,
+    choose_metric,
+)
+from metabook.training.scores import Comparison, Score
 
 __all__ = [
-    "Comparison",
-    "Score",
     "as_found",
     "compare",
     "device_of",
     "evaluate",
     "evaluate_steps",
+    "placed",
     "score_episodes",
 ]
-
-
-@dataclass(frozen=True, eq=False)
-class Score:
-    """The result of an evaluation.
-
-    Attributes
-    ----------
-    scores : array, (n,)
-        One number an episode: accuracy, or mean loss for regression.
-    metric : str
-        ``"accuracy"`` or the name of the loss.
-    higher_is_better : bool
-    transductive : bool
-        Whether the learner saw all queries of an episode together.
-
-    Examples
-    --------
-    >>> Score(
-    ...     np.array([0.8, 0.9, 1.0]),
-    ...     "accuracy",
-    ...     higher_is_better=True,
-    ...     transductive=False,
-    ... )
-    90.00 % ± 24.84 accuracy (95 % interval over 3 episodes, inductive)
-    """
-
-    scores: np.ndarray
-    metric: str
-    higher_is_better: bool
-    transductive: bool
-
-    @property
-    def n(self) -> int:
-        """Number of episodes."""
-        return len(self.scores)
-
-    @property
-    def mean(self) -> float:
-        """Mean over the episodes."""
-        return float(self.scores.mean())
-
-    @property
-    def ci95(self) -> float:
-        """Half-width of the 95 % t-interval of the mean, over episodes:
-        t_{.975, n-1} s / sqrt(n).
-        """
-        return half_width(self.scores)
-
-    def better_than(self, mean: float | None) -> bool:
-        """Whether this mean is better; anything is better than ``None``."""
-        return mean is None or (
-            self.mean > mean if self.higher_is_better else self.mean < mean
-        )
-
-    def __repr__(self) -> str:
-        if self.metric == "accuracy":
-            value = f"{100 * self.mean:.2f} % ± {100 * self.ci95:.2f} accuracy"
-        else:
-            value = f"{self.mean:.4f} ± {self.ci95:.4f} {self.metric}"
-        kind = "transductive" if self.transductive else "inductive"
-        return f"{value} (95 % interval over {self.n:,} episodes, {kind})"
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """Two learners on the same episodes.
-
-    Episodes differ in difficulty, and both learners meet the same ones: the
-    differences vary less than the scores, so the interval of their mean is
-    narrower than two separate intervals suggest.
-
-    Attributes
-    ----------
-    first, second : Score
-
-    Examples
-    --------
-    >>> one, two = (
-    ...     Score(np.array(a), "accuracy", True, False)
-    ...     for a in ([0.8, 0.9, 1.0], [0.7, 0.8, 0.9])
-    ... )
-    >>> Comparison(one, two)  # doctest: +NORMALIZE_WHITESPACE
-    first - second: +10.00 ± 0.00 points of accuracy (95 % interval over 3
-    shared episodes); 90.00 % and 80.00 %
-    """
-
-    first: Score
-    second: Score
-
-    @property
-    def differences(self) -> np.ndarray:
-        """First minus second, (n,), episode by episode."""
-        difference: np.ndarray = self.first.scores - self.second.scores
-        return difference
-
-    @property
-    def mean(self) -> float:
-        """Mean difference."""
-        return float(self.differences.mean())
-
-    @property
-    def ci95(self) -> float:
-        """Half-width of the 95 % t-interval of the mean difference."""
-        return half_width(self.differences)
-
-    def __repr__(self) -> str:
-        a, b = self.first, self.second
-        over = f"(95 % interval over {a.n:,} shared episodes)"
-        if a.metric == "accuracy":
-            difference = (
-                f"{100 * self.mean:+.2f} ± {100 * self.ci95:.2f} points of"
-                " accuracy"
-            )
-            return (
-                f"first - second: {difference} {over}; {100 * a.mean:.2f} % and"
-                f" {100 * b.mean:.2f} %"
-            )
-        return (
-            f"first - second: {self.mean:+.4f} ± {self.ci95:.4f} {a.metric}"
-            f" {over}; {a.mean:.4f} and {b.mean:.4f}"
-        )
-
-
-def half_width(values: np.ndarray) -> float:
-    """Half-width of the 95 % t-interval of the mean of independent values;
-    infinite for a single one.
-    """
-    from scipy.special import stdtrit
-
-    n = len(values)
-    return (
-        float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / math.sqrt(n))
-        if n > 1
-        else math.inf
-    )
 
 
 def compare(
@@ -174,17 +41,19 @@ def compare(
     second: Learner,
     tasks: Tasks,
     episodes: int = 1000,
+    *,
     start: int = 0,
     batch: int = 8,
-    progress: bool = False,
-    metric: str | None = None,
+    progress: bool = True,
+    metric: str | MetricFn | None = None,
+    higher_is_better: bool = True,
 ) -> Comparison:
     """Measure two learners on the same episodes.
 
     Parameters
     ----------
     first, second : Learner
-    tasks, episodes, start, batch, progress, metric
+    tasks, episodes, start, batch, progress, metric, higher_is_better
         Those of `evaluate`.
 
     Returns
@@ -211,7 +80,16 @@ def compare(
     20
     """
     a, b = (
-        evaluate(learner, tasks, episodes, start, batch, progress, metric)
+        evaluate(
+            learner,
+            tasks,
+            episodes,
+            start=start,
+            batch=batch,
+            progress=progress,
+            metric=metric,
+            higher_is_better=higher_is_better,
+        )
         for learner in (first, second)
     )
     if a.metric != b.metric:
@@ -226,26 +104,35 @@ def evaluate(
     learner: Learner,
     tasks: Tasks,
     episodes: int = 1000,
+    *,
     start: int = 0,
     batch: int = 8,
-    progress: bool = False,
-    metric: str | None = None,
+    progress: bool = True,
+    metric: str | MetricFn | None = None,
+    higher_is_better: bool = True,
 ) -> Score:
     """Measure a learner on episodes ``start`` to ``start + episodes - 1``.
 
     The learner is put in evaluation mode, without gradients, and left as it was
-    found.
+    found. Episodes in float32 are taken to the type of its weights.
 
     Parameters
     ----------
-    learner : Learner tasks : FewShotTasks, Sinusoids, VariedTasks, or anything
-    with ``sample(tasks, start)`` episodes, start : int batch : int
+    learner : Learner
+    tasks : FewShotTasks, Sinusoids, VariedTasks or another
+        Anything with ``sample(tasks, start)``.
+    episodes, start : int
+    batch : int
         Episodes computed at once; it changes speed and memory, not the result.
     progress : bool
         Show a bar, where the output is a terminal.
-    metric : {"accuracy", "loss"}, optional
-        Accuracy a task for classes, and the learner's own loss for regression,
-        unless given.
+    metric : {"accuracy", "loss"} or callable, optional
+        Accuracy for classes, and the learner's own loss for regression, unless
+        given. ``metric(scores, targets)`` of one task returns a number: scores
+        (Q, way) meet columns (Q,), and predictions of floating targets meet
+        targets of the same shape, both on the CPU.
+    higher_is_better : bool
+        Of a metric of one's own; accuracy and loss know.
 
     Returns
     -------
@@ -254,26 +141,41 @@ def evaluate(
     Raises
     ------
     FloatingPointError
-        If a prediction is not finite.
+        If a prediction is not finite, or what the metric makes of it.
+    ValueError
+        If ``tasks`` returns more or fewer episodes than it is asked for.
 
     Examples
     --------
     >>> import metabook as mb
+    >>> learner = mb.ProtoNet(mb.Conv4())
     >>> tasks = mb.FewShotTasks(
     ...     mb.glyphs(classes=20, seed=0), way=5, shot=1, query=3
     ... )
-    >>> mb.evaluate(mb.ProtoNet(mb.Conv4()), tasks, episodes=20).n
+    >>> mb.evaluate(learner, tasks, episodes=20).n
     20
+
+    A metric of one's own, here the Brier score, and its name:
+
+    >>> def brier(scores, targets):
+    ...     truth = torch.nn.functional.one_hot(targets, scores.shape[1])
+    ...     return (scores.softmax(dim=1) - truth).square().sum(dim=1).mean()
+    >>> score = mb.evaluate(
+    ...     learner, tasks, 20, metric=brier, higher_is_better=False
+    ... )
+    >>> score.metric, bool(0 < score.mean < 2)
+    ('brier', True)
     """
     return score_episodes(
         learner,
         tasks,
         episodes,
-        start,
-        batch,
-        progress,
-        metric,
         lambda *parts: learner(*parts)[None],
+        start=start,
+        batch=batch,
+        progress=progress,
+        metric=metric,
+        higher_is_better=higher_is_better,
     )[0]
 
 
@@ -282,10 +184,12 @@ def evaluate_steps(
     tasks: Tasks,
     steps: int = 10,
     episodes: int = 1000,
+    *,
     start: int = 0,
     batch: int = 8,
-    progress: bool = False,
-    metric: str | None = None,
+    progress: bool = True,
+    metric: str | MetricFn | None = None,
+    higher_is_better: bool = True,
 ) -> list[Score]:
     """Measure a learner of MAML's family after 0, 1, ..., ``steps`` inner
     steps, all on the same episodes.
@@ -331,11 +235,12 @@ def evaluate_steps(
         learner,
         tasks,
         episodes,
-        start,
-        batch,
-        progress,
-        metric,
         partial(each_step, steps=steps),
+        start=start,
+        batch=batch,
+        progress=progress,
+        metric=metric,
+        higher_is_better=higher_is_better,
     )
 
 
@@ -343,62 +248,57 @@ def score_episodes(
     learner: Learner,
     tasks: Tasks,
     episodes: int,
+    predict: Callable[[Tensor, Tensor, Tensor], Tensor],
+    *,
     start: int,
     batch: int,
     progress: bool,
-    metric: str | None,
-    predict: Callable[[Tensor, Tensor, Tensor], Tensor],
+    metric: str | MetricFn | None,
+    higher_is_better: bool,
 ) -> list[Score]:
-    """One score for each of the predictions that ``predict`` returns along its
-    first dimension.
+    """One score for each of the K predictions that ``predict`` returns along
+    its first dimension, (K, T, Q, ...).
     """
-    if episodes < 1:
-        raise ValueError(f"episodes is {episodes}; it must be at least 1")
-    if metric not in (None, "accuracy", "loss"):
-        raise ValueError(f"metric is {metric!r}; choose 'accuracy' or 'loss'")
-    device, scores, name = device_of(learner), [], "accuracy"
+    for name, value, least in (
+        ("episodes", episodes, 1),
+        ("start", start, 0),
+        ("batch", batch, 1),
+    ):
+        if value < least:
+            raise ValueError(f"{name} is {value}; it must be at least {least}")
+    rows: list[np.ndarray] = []
+    measure: Accuracy | TaskByTask | None = None
     with as_found(learner), torch.no_grad():
         for first, episode in _drawn(tasks, episodes, start, batch, progress):
-            episode = episode.to(device)
+            where = f"in episodes {first} to {first + len(episode) - 1}"
+            episode = placed(episode, learner)
             predictions = predict(
                 episode.support_x, episode.support_y, episode.query_x
             )
             targets = query_targets(episode.support_y, episode.query_y)
             if not bool(torch.isfinite(predictions).all()):
                 raise FloatingPointError(
-                    f"a prediction in episodes {first} to"
-                    f" {first + len(episode) - 1} is not finite: the learner"
-                    " diverged; a smaller step size is the usual cure"
+                    f"a prediction {where} is not finite: the learner diverged;"
+                    " a smaller step size is the usual cure"
                 )
-            if targets.is_floating_point() and metric == "accuracy":
-                raise ValueError(
-                    "floating targets have no accuracy; measure the loss"
+            measure = measure or choose_metric(
+                metric, higher_is_better, learner, targets
+            )
+            rows.append(measure(predictions, targets, episode.class_names))
+            if not np.isfinite(rows[-1]).all():
+                raise FloatingPointError(
+                    f"{measure.name} {where} is not finite, though the"
+                    " predictions are: a mean needs a number from every task"
                 )
-            if targets.is_floating_point() or metric == "loss":
-                name = getattr(learner.loss_fn, "__name__", "loss")
-                values = torch.stack(
-                    [
-                        torch.stack(
-                            [
-                                learner.compare(p, t)
-                                for p, t in zip(ps, targets, strict=True)
-                            ]
-                        )
-                        for ps in predictions
-                    ]
-                )
-            else:
-                values = (
-                    (predictions.argmax(dim=-1) == targets)
-                    .cpu()
-                    .double()
-                    .mean(dim=-1)
-                )
-            scores.append(values.cpu().double().numpy())
-    rows = np.concatenate(scores, axis=1)
+    assert measure is not None
+    scores = np.concatenate(rows, axis=1)  # (K, episodes)
+    about = measure.name, measure.higher_is_better, learner.transductive
+    answers = measure.answers()
+    if answers is None:
+        return [Score(row, *about) for row in scores]
     return [
-        Score(row, name, name == "accuracy", learner.transductive)
-        for row in rows
+        Score(row, *about, pairs)
+        for row, pairs in zip(scores, answers, strict=True)
     ]
 
 
@@ -410,12 +310,27 @@ def _drawn(
     for first in progress_bar(
         steps, desc="evaluate", show=progress, leave=False
     ):
-        for i, episode in enumerate(
-            as_episodes(
-                tasks.sample(min(batch, start + episodes - first), first)
+        asked = min(batch, start + episodes - first)
+        drawn = as_episodes(tasks.sample(asked, first))
+        if (found := sum(map(len, drawn))) != asked:
+            raise ValueError(
+                f"{type(tasks).__name__}.sample({asked}, {first}) returned"
+                f" {found} tasks: it must return as many as it is asked for."
+                " metabook.testing.check_tasks tests what else tasks must do"
             )
-        ):
+        for i, episode in enumerate(drawn):
             yield first + i, episode  # a list has one task an episode
+
+
+def placed(episode: Episode, learner: Learner) -> Episode:
+    """The episode where the learner is, and in the precision of its weights."""
+    return Episode(
+        like_weights(episode.support_x, learner),
+        like_weights(episode.support_y, learner),
+        like_weights(episode.query_x, learner),
+        like_weights(episode.query_y, learner),
+        class_names=episode.class_names,
+    )
 
 
 def device_of(learner: Learner) -> torch.device:

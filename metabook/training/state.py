@@ -13,9 +13,9 @@ from torch import Tensor
 from metabook.data.digests import tensor_digest
 from metabook.data.settings import described, differences
 from metabook.learner.protocol import Learner
-from metabook.training.evaluate import Score
 from metabook.training.history import History
 from metabook.training.schedules import Steps
+from metabook.training.scores import Score
 
 __all__ = ["KEYS", "TrainingState", "optimizer_settings"]
 

@@ -141,8 +141,8 @@ def train(
         raise ValueError(f"clip is {clip}; it must be above 0")
     if not any(p.requires_grad for p in learner.parameters()):
         raise ValueError(
-            f"{type(learner).__name__} has nothing to learn across tasks: use"
-            " it without training, evaluate(learner, tasks)"
+            f"no parameter of {type(learner).__name__} requires a gradient, so"
+            " that it learns nothing across tasks: evaluate it as it is"
         )
     stream = Stream(tasks, tasks_per_batch)
     if checkpoint is not None and stream.indexed is None:

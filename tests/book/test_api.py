@@ -69,7 +69,6 @@ def test_what_comes_from_a_paper_says_which(name):
     # of such a module, and of no paper
     own = {
         "JointTraining",
-        "nas.Table",
         "nas.Architecture",
         "nas.proxies.multiply_adds",
     }

@@ -390,3 +390,42 @@ def test_half_precision_in_the_embedding_keeps_the_direction_of_the_gradient(
     assert torch.cosine_similarity(*gradients, dim=0) > 0.97
     assert "bfloat16" in repr(half)
     assert "bfloat16" not in repr(plain)
+
+
+@pytest.mark.parametrize("learner", [mb.FineTuning, mb.FullFineTuning])
+def test_what_is_not_meta_learned_says_so_where_it_would_be_trained(
+    learner, tasks
+):
+    with pytest.raises(
+        NotImplementedError,
+        match="FineTuning learns nothing across tasks, .* as by mb.ProtoNet",
+    ):
+        mb.train(learner(mb.Conv4(width=4)), tasks, 1, 1, progress=False)
+    # the way out
+    embedding = mb.Conv4(width=4)
+    mb.train(mb.ProtoNet(embedding), tasks, 1, 1, progress=False)
+    assert mb.evaluate(learner(embedding), tasks, episodes=2).n == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_what_a_learner_adds_to_a_network_is_of_its_type(dtype):
+    net = mb.Conv4(width=4).to(dtype)
+    for learner in (
+        mb.ProtoNet(net, learn_temperature=True),
+        mb.MatchingNet(net),
+        mb.RelationNet(net, features=4),
+    ):
+        assert {p.dtype for p in learner.parameters()} == {dtype}
+    assert mb.MatchingNet(net, scale=7.0).scale == pytest.approx(7)
+
+
+def test_dropout_in_fine_tuning_has_random_numbers_of_its_own(tasks):
+    net = nn.Sequential(mb.Conv4(width=4), nn.Dropout(0.5))
+    learner, e = mb.FullFineTuning(net, steps=3).eval(), tasks.sample(2)
+    before = torch.get_rng_state()
+    a, b = (learner(e.support_x, e.support_y, e.query_x) for _ in range(2))
+    assert torch.equal(a, b)
+    assert torch.equal(before, torch.get_rng_state())
+    without = mb.FullFineTuning(net[0], steps=3).eval()
+    c = without(e.support_x, e.support_y, e.query_x)
+    assert not torch.allclose(a, c)

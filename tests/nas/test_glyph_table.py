@@ -86,7 +86,7 @@ STRATEGIES = {
         space, population=20, sample=5, seed=seed
     ),
     "reinforce": lambda space, seed: mb.nas.Reinforce(
-        space, "independent", seed=seed
+        space, controller="independent", seed=seed
     ),
     "local": mb.nas.LocalSearch,
 }

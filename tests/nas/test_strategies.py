@@ -13,7 +13,7 @@ import torch
 from scipy.stats import chisquare
 
 import metabook as mb
-from metabook.nas import reinforce
+from metabook.nas import controllers
 from metabook.nas import space as space_module
 from metabook.testing import check_strategy
 
@@ -39,7 +39,7 @@ STRATEGIES = {
         space, hidden=8, seed=seed
     ),
     "reinforce, independent": lambda space, seed: mb.nas.Reinforce(
-        space, "independent", entropy=0.1, seed=seed
+        space, controller="independent", entropy=0.1, seed=seed
     ),
 }
 
@@ -74,7 +74,8 @@ class Global(mb.nas.RandomSearch):
 
 class Unseeded(mb.nas.RandomSearch):
     def __init__(self, space, seed):
-        super().__init__(space, seed=None)
+        super().__init__(space)
+        self.rng = Random()
 
 
 class Deaf(mb.nas.RandomSearch):
@@ -366,10 +367,31 @@ def test_the_first_generation_is_random_and_the_later_ones_are_not():
         strategy.tell(arch, 1.0)
 
 
-@pytest.mark.parametrize("options", [{"population": 0}, {"sample": 0}])
-def test_a_population_of_nobody_is_refused(options):
-    with pytest.raises(ValueError, match="must be at least 1"):
-        mb.nas.RegularizedEvolution(SPACE, **options)
+@pytest.mark.parametrize("value", [0, -3, 2.5])
+@pytest.mark.parametrize("name", ["population", "sample"])
+def test_a_population_of_nobody_is_refused(name, value):
+    with pytest.raises(
+        ValueError, match=f"{name} is {value}; it must be an integer from 1"
+    ):
+        mb.nas.RegularizedEvolution(SPACE, **{name: value})
+
+
+@pytest.mark.parametrize("seed", [0.9, -1, "0", None])
+def test_a_seed_that_python_would_bend_is_refused(make, seed):
+    """random.Random takes -1 for 1, and anything that has a hash."""
+    with pytest.raises(ValueError, match="it must be an integer from 0"):
+        make(SPACE, seed)
+
+
+def test_settings_are_given_by_name():
+    for strategy in (
+        mb.nas.RandomSearch,
+        mb.nas.LocalSearch,
+        mb.nas.RegularizedEvolution,
+        mb.nas.Reinforce,
+    ):
+        with pytest.raises(TypeError, match="positional argument"):
+            strategy(SPACE, 0)
 
 
 # --- local search ---
@@ -443,7 +465,9 @@ ODD = mb.nas.SearchSpace(
 
 def scattered(controller, space=SPACE, **options):
     """A controller whose probabilities are far from equal."""
-    strategy = mb.nas.Reinforce(space, controller, hidden=5, **options)
+    strategy = mb.nas.Reinforce(
+        space, controller=controller, hidden=5, **options
+    )
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in strategy.controller.parameters():
@@ -563,14 +587,16 @@ def test_the_written_gradient_equals_autograds(space):
     strategy = scattered("independent", space)
     for arch in list(space)[::5]:
         by_hand = estimate(strategy, arch, 1.7, entropy=0.3)
-        reinforce._Controller.backward(strategy.controller, arch, 1.7, 0.3)
+        controllers.Controller.backward(strategy.controller, arch, 1.7, 0.3)
         assert torch.allclose(by_hand, gradient(strategy), atol=1e-12)
 
 
 @pytest.mark.parametrize("space", [SPACE, ODD], ids=["free", "constrained"])
 def test_plain_numbers_follow_torch_through_a_whole_search(space, monkeypatch):
     def search():
-        strategy = mb.nas.Reinforce(space, "independent", entropy=0.1, seed=2)
+        strategy = mb.nas.Reinforce(
+            space, controller="independent", entropy=0.1, seed=2
+        )
         proposals = []
         for _ in range(300):
             proposals.append(strategy.ask())
@@ -585,9 +611,9 @@ def test_plain_numbers_follow_torch_through_a_whole_search(space, monkeypatch):
     found, table = search()
     for name in ("draw", "backward"):
         monkeypatch.setattr(
-            reinforce.IndependentController,
+            controllers.IndependentController,
             name,
-            getattr(reinforce._Controller, name),
+            getattr(controllers.Controller, name),
         )
     expected, by_torch = search()
     assert found == expected
@@ -596,7 +622,10 @@ def test_plain_numbers_follow_torch_through_a_whole_search(space, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:Converting a tensor")
 def test_the_baseline_is_that_of_the_scores_before(monkeypatch):
-    strategy, advantages = mb.nas.Reinforce(SPACE, "independent", decay=0.9), []
+    strategy, advantages = (
+        mb.nas.Reinforce(SPACE, controller="independent", decay=0.9),
+        [],
+    )
     monkeypatch.setattr(
         strategy.controller,
         "backward",
@@ -614,7 +643,7 @@ def test_the_baseline_is_that_of_the_scores_before(monkeypatch):
 
 @pytest.mark.parametrize("controller", CONTROLLERS)
 def test_every_choice_begins_equally_likely(controller):
-    strategy = mb.nas.Reinforce(SPACE, controller)
+    strategy = mb.nas.Reinforce(SPACE, controller=controller)
     for prefix in ((), (2,), (2, "c")):
         assert list(strategy.probabilities(prefix).values()) == pytest.approx(
             [0.25] * 4
@@ -626,7 +655,7 @@ def test_every_choice_begins_equally_likely(controller):
 def test_of_two_arms_the_better_one_is_found(controller):
     bandit = mb.nas.SearchSpace({"arm": ["good", "bad"]})
     for seed in range(3):
-        strategy = mb.nas.Reinforce(bandit, controller, seed=seed)
+        strategy = mb.nas.Reinforce(bandit, controller=controller, seed=seed)
         rng = Random(seed)
         for _ in range(300):
             arch = strategy.ask()
@@ -646,7 +675,7 @@ def entropy_of(strategy, space):
 def test_an_entropy_bonus_keeps_the_entropy_higher(controller):
     def final(entropy):
         strategy = mb.nas.Reinforce(
-            SPACE, controller, entropy=entropy, hidden=8
+            SPACE, controller=controller, entropy=entropy, hidden=8
         )
         for _ in range(150):
             arch = strategy.ask()
@@ -667,7 +696,7 @@ def test_a_recurrent_controller_learns_that_one_choice_depends_on_another():
 
     def right(controller, lr, seed):
         strategy = mb.nas.Reinforce(
-            space, controller, lr=lr, entropy=0.6, seed=seed
+            space, controller=controller, lr=lr, entropy=0.6, seed=seed
         )
         for _ in range(500):
             arch = strategy.ask()
@@ -688,8 +717,12 @@ def test_a_recurrent_controller_learns_that_one_choice_depends_on_another():
     [
         ({"controller": "transformer"}, "choose 'lstm' or 'independent'"),
         ({"decay": 1.0}, "below 1"),
+        ({"lr": -0.1}, "lr is -0.1; it must be positive"),
+        ({"lr": math.nan}, "lr is nan"),
+        ({"entropy": -1.0}, "as the weight of a bonus it is at least 0"),
+        ({"hidden": 0}, "hidden is 0; it must be an integer from 1"),
     ],
 )
-def test_a_controller_that_does_not_exist_is_named(options, message):
+def test_a_setting_that_makes_no_sense_is_named(options, message):
     with pytest.raises(ValueError, match=message):
         mb.nas.Reinforce(SPACE, **options)

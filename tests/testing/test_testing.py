@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """A learner that breaks the contract is caught, and told at which clause."""
 
+import copy
+import random
 import time
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -190,6 +193,84 @@ class ForgivesForeignLabels(Course):
         )
 
 
+class Scaled(Course):
+    """With something to learn."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, support_x, support_y, query_x):
+        return self.scale * super().forward(support_x, support_y, query_x)
+
+
+class ForgetsGradients(Scaled):
+    def forward(self, support_x, support_y, query_x):
+        with torch.no_grad():
+            return super().forward(support_x, support_y, query_x)
+
+
+class Votes(Scaled):
+    """Of which class a query is, in place of how much."""
+
+    def forward(self, support_x, support_y, query_x):
+        scores = super().forward(support_x, support_y, query_x)
+        return F.one_hot(scores.argmax(dim=-1), scores.shape[-1]).float()
+
+
+class GoesThroughNumpy(Scaled):
+    def forward(self, support_x, support_y, query_x):
+        scores = super().forward(support_x, support_y, query_x)
+        return torch.from_numpy(scores.detach().numpy())
+
+
+class OtherParameters(Scaled):
+    """The loss depends on a tensor that is none of its parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = [torch.ones((), requires_grad=True)]
+
+    def forward(self, support_x, support_y, query_x):
+        scores = Course.forward(self, support_x, support_y, query_x)
+        return self.hidden[0] * scores
+
+
+class IsNotANumber(Course):
+    def forward(self, support_x, support_y, query_x):
+        return super().forward(support_x, support_y, query_x) * torch.nan
+
+
+class TakesTheLogarithmOfZero(Course):
+    def forward(self, support_x, support_y, query_x):
+        return (0 * super().forward(support_x, support_y, query_x)).log()
+
+
+class DividesByTheDeviationOfOneQuery(Course):
+    transductive = True
+
+    def forward(self, support_x, support_y, query_x):
+        spread = query_x.flatten(2).mean(dim=2).std(dim=1)[:, None, None]
+        return super().forward(support_x, support_y, query_x) / spread
+
+
+class DrawsWithNumpy(Course):
+    def forward(self, support_x, support_y, query_x):
+        np.random.rand()  # noqa: NPY002
+        return super().forward(support_x, support_y, query_x)
+
+
+class DrawsWithPython(Course):
+    def forward(self, support_x, support_y, query_x):
+        random.random()
+        return super().forward(support_x, support_y, query_x)
+
+
+class AdaptsToSomethingElse(Course):
+    def remember(self, support_x, support_y):
+        return super().remember(support_x.flip(1), support_y)
+
+
 BROKEN = {
     SeesOtherQueries: (
         "declared inductive, but a query alone is answered differently than in"
@@ -210,7 +291,7 @@ BROKEN = {
     ),
     ReseedsButDiffers: "answers the same question differently the second time",
     DrawsRandomNumbers: (
-        "draws from torch's global random numbers: use a torch.Generator"
+        "draws from global random numbers: use a torch.Generator"
     ),
     MixesTasks: (
         "answers a task differently when other tasks are in the batch: look for"
@@ -247,6 +328,25 @@ BROKEN = {
     LeavesGradients: (
         "leaves a gradient in its parameters' .grad: use torch.autograd.grad"
     ),
+    ForgetsGradients: (
+        "has scores without a gradient: its loss depends on none of its"
+        " parameters: look for torch.no_grad, .detach"
+    ),
+    Votes: "has scores without a gradient",
+    GoesThroughNumpy: "has scores without a gradient",
+    OtherParameters: "has scores without a gradient",
+    IsNotANumber: "returns nan among its scores: look for a division by zero",
+    TakesTheLogarithmOfZero: "returns -inf among its scores",
+    DividesByTheDeviationOfOneQuery: (
+        "returns nan among its scores: look for a division by zero, as by the"
+        " deviation of a single example"
+    ),
+    DrawsWithNumpy: "draws from global random numbers",
+    DrawsWithPython: "draws from global random numbers",
+    AdaptsToSomethingElse: (
+        "answers differently when it adapts first and is asked then: look at"
+        " its methods remember and answer"
+    ),
     ForgivesForeignLabels: (
         "accepts a query whose label is not in its support set: let loss"
         " compare"
@@ -261,12 +361,66 @@ def test_a_learner_that_is_right_passes_in_a_few_seconds():
     assert time.process_time() - start < 10
 
 
+@pytest.mark.filterwarnings("ignore:std")
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda c: c.__name__)
 def test_a_broken_learner_is_caught_and_told_where_to_look(broken):
     with pytest.raises(
         AssertionError, match=f"^{broken.__name__} .*{BROKEN[broken]}"
     ):
         check_learner(broken())
+
+
+def test_a_learner_that_has_nothing_to_learn_needs_no_gradient():
+    check_learner(Scaled())
+    for way_out in (
+        lambda learner: learner.requires_grad_(False),
+        lambda learner: setattr(learner, "backward", untrained),
+    ):
+        learner = ForgetsGradients()
+        way_out(learner)
+        check_learner(learner)
+
+
+def untrained(episode):
+    raise NotImplementedError("there is nothing to learn across tasks")
+
+
+def test_the_question_about_gradients_leaves_nothing(tasks):
+    """In training mode batch norm moves and dropout draws."""
+    net = nn.Sequential(mb.Conv4(width=4), nn.Dropout(0.5))
+    learner = mb.ProtoNet(net).eval()
+    learner.embedding[1].train()
+    next(learner.parameters()).grad = torch.ones(4, 1, 3, 3)
+    state = copy.deepcopy(learner.state_dict())
+    random_state = torch.get_rng_state()
+    check_learner(learner, tasks.sample(2))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(
+            state.values(), learner.state_dict().values(), strict=True
+        )
+    )
+    grads = [p.grad for p in learner.parameters()]
+    assert torch.equal(grads[0], torch.ones(4, 1, 3, 3))
+    assert grads[1:] == [None] * (len(grads) - 1)
+    assert [m.training for m in (learner, *net)] == [False, False, True]
+    assert torch.equal(random_state, torch.get_rng_state())
+
+
+def test_rounding_is_no_violation(tasks):
+    """Adam divides a gradient that is zero but for rounding by its size, so
+    that the order of the support set shows in single precision.
+    """
+    learner = mb.FineTuning(mb.Conv4(width=4)).eval()
+    episode, order = (
+        tasks.sample(2),
+        torch.tensor([3, 0, 8, 5, 1, 9, 2, 7, 4, 6]),
+    )
+    x, y, q = episode.support_x, episode.support_y, episode.query_x
+    with torch.no_grad():
+        a, b = learner(x, y, q), learner(x[:, order], y[:, order], q)
+    assert (a - b).abs().max() > 1e-3 * a.abs().max()
+    check_learner(learner, episode)
 
 
 def test_regression_is_checked_too():

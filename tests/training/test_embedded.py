@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Evaluation on vectors: what the long way says, from one pass of images."""
+"""Evaluation on vectors: what the long way says, from one pass over images."""
 
 import copy
+import random
 
+import numpy as np
 import pytest
 import torch
 from conftest import small_conv
 from torch import nn
 
 import metabook as mb
-from metabook.training.embedded import EmbeddedImages, folded
+from metabook.training.embedded import EmbeddedImages
 
 LEARNERS = {
     "prototypes": lambda net: mb.ProtoNet(net),
@@ -30,18 +32,6 @@ LEARNERS = {
     ),
     "pixels": lambda net: mb.NearestCentroid(nn.Flatten()),
 }
-
-
-def with_statistics(net, images):
-    """Batch norm that has seen images: folding it has something to do."""
-    net.train()
-    for rows in torch.arange(len(images)).split(200):
-        net(images.pixels(rows))
-    for m in net.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            nn.init.uniform_(m.weight, 0.5, 1.5)
-            nn.init.uniform_(m.bias, -0.5, 0.5)
-    return net.eval()
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +55,6 @@ def trained(images):
 @pytest.fixture
 def net(trained):
     return copy.deepcopy(trained)
-
-
-class Double:
-    """The same tasks in double precision."""
-
-    def __init__(self, tasks):
-        self.tasks = tasks
-
-    def sample(self, n, start=0):
-        return self.tasks.sample(n, start).to(torch.float64)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -103,35 +83,23 @@ def test_scores_of_vectors_are_the_scores_of_images(name, dtype, net, images):
 @pytest.mark.parametrize("name", LEARNERS)
 def test_accuracies_are_those_of_evaluate_on_the_same_tasks(name, net, images):
     learner = LEARNERS[name](net).double()
-    scores = mb.evaluate_embedded(
-        learner,
-        images,
-        ways=(5, 20),
-        shots=(1, 2),
-        query=3,
-        episodes=12,
-        seed=4,
-        batch=5,
-    )
-    assert list(scores) == [(5, 1), (5, 2), (20, 1), (20, 2)]
-    for (way, shot), score in scores.items():
-        tasks = mb.FewShotTasks(images, way, shot, query=3, seed=4)
-        expected = mb.evaluate(
-            learner, tasks if name == "pixels" else Double(tasks), episodes=12
-        )
+    tasks = {
+        (way, shot): mb.FewShotTasks(images, way, shot, query=3, seed=4)
+        for way in (5, 20)
+        for shot in (1, 2)
+    } | {"varied": mb.VariedTasks(images, way=(3, 9), shot=(1, 4), seed=2)}
+    scores = mb.evaluate_embedded(learner, tasks, episodes=12, batch=5)
+    assert list(scores) == list(tasks)
+    for setting, score in scores.items():
+        expected = mb.evaluate(learner, tasks[setting], episodes=12)
         assert score.scores.tolist() == expected.scores.tolist()
         assert repr(score) == repr(expected)
 
 
 def test_in_single_precision_accuracies_agree(net, images):
-    score = mb.evaluate_embedded(
-        mb.ProtoNet(net), images, [5], [1], episodes=150, seed=1
-    )[5, 1]
-    expected = mb.evaluate(
-        mb.ProtoNet(net),
-        mb.FewShotTasks(images, 5, 1, 15, seed=1),
-        episodes=150,
-    )
+    tasks = mb.FewShotTasks(images, 5, 1, 15, seed=1)
+    score = mb.evaluate_embedded(mb.ProtoNet(net), tasks, episodes=150)
+    expected = mb.evaluate(mb.ProtoNet(net), tasks, episodes=150)
     assert (score.scores != expected.scores).mean() < 0.02, (
         "only a tie may be broken the other way"
     )
@@ -140,11 +108,10 @@ def test_in_single_precision_accuracies_agree(net, images):
 
 def test_losses_can_be_asked_for(net, images):
     learner = mb.RelationNet(net, features=16)
-    score = mb.evaluate_embedded(
-        learner, images, [5], [2], query=3, episodes=10, metric="loss"
-    )[5, 2]
-    expected = mb.evaluate(
-        learner, mb.FewShotTasks(images, 5, 2, 3), episodes=10, metric="loss"
+    tasks = mb.FewShotTasks(images, way=5, shot=2, query=3)
+    score, expected = (
+        measure(learner, tasks, episodes=10, metric="loss")
+        for measure in (mb.evaluate_embedded, mb.evaluate)
     )
     assert score.metric == "one_hot_mse"
     assert score.scores == pytest.approx(expected.scores, rel=1e-5)
@@ -153,11 +120,13 @@ def test_losses_can_be_asked_for(net, images):
 def test_every_image_is_embedded_once_however_many_the_episodes(net, images):
     seen = []
     embedding = _Recorder(net, seen)
-    mb.evaluate_embedded(
-        mb.ProtoNet(embedding), images, (5, 10), (1, 2), query=3, episodes=20
-    )
-    one_episode = 5 * (1 + 3)  # the one that is computed both ways
-    assert sum(seen) == len(images) + one_episode
+    tasks = {
+        setting: mb.FewShotTasks(images, *setting, query=3)
+        for setting in [(5, 1), (10, 1), (5, 2)]
+    }
+    mb.evaluate_embedded(mb.ProtoNet(embedding), tasks, episodes=20)
+    one_episode = 5 * (1 + 3)  # as vectors, and once more as a whole
+    assert sum(seen) == len(images) + 2 * one_episode
 
 
 class _Recorder(nn.Module):
@@ -182,24 +151,22 @@ def test_no_more_than_a_batch_of_episodes_is_held_at_once(
         "sample",
         lambda self, n, start=0: sizes.append(n) or sample(self, n, start),
     )
-    mb.evaluate_embedded(
-        mb.ProtoNet(net), images, [20], [1], query=2, episodes=203, batch=50
-    )
+    tasks = mb.FewShotTasks(images, way=20, shot=1, query=2)
+    mb.evaluate_embedded(mb.ProtoNet(net), tasks, episodes=203, batch=50)
     assert sizes == [1, 1, 50, 50, 50, 50, 3]  # one both ways first
 
 
 @pytest.mark.parametrize("batch", [1, 7, 100])
 def test_the_batch_changes_nothing(batch, net, images):
+    tasks = mb.FewShotTasks(images, way=5, shot=1, query=3)
     a, b = (
-        mb.evaluate_embedded(
-            mb.ProtoNet(net).double(), images, [5], [1], 3, 30, batch=n
-        )[5, 1]
+        mb.evaluate_embedded(mb.ProtoNet(net).double(), tasks, 30, batch=n)
         for n in (batch, 32)
     )
     assert a.scores.tolist() == b.scores.tolist()
 
 
-def test_the_learner_is_left_as_it_was_found(net, images):
+def test_the_learner_is_left_as_it_was_found(net, tasks):
     learner = mb.ProtoNet(net)
     net.train()
     learner.eval().embedding.features[1].train()  # a mixture of modes
@@ -207,7 +174,7 @@ def test_the_learner_is_left_as_it_was_found(net, images):
         copy.deepcopy(learner.state_dict()),
         [m.training for m in learner.modules()],
     )
-    mb.evaluate_embedded(learner, images, [5], [1], query=3, episodes=4)
+    mb.evaluate_embedded(learner, tasks, episodes=4)
     assert [m.training for m in learner.modules()] == modes
     assert all(
         torch.equal(a, b)
@@ -217,22 +184,20 @@ def test_the_learner_is_left_as_it_was_found(net, images):
     )
 
 
-def test_learners_without_vectors_are_sent_to_evaluate(images):
+def test_learners_without_vectors_are_sent_to_evaluate(tasks):
     with pytest.raises(
         ValueError,
         match=r"MAML has no vectors to keep: .* measure it with evaluate",
     ):
-        mb.evaluate_embedded(mb.MAML(small_conv(out=5)), images, [5], [1])
+        mb.evaluate_embedded(mb.MAML(small_conv(out=5)), tasks)
     with pytest.raises(
         ValueError,
         match=r"this ProtoNet is transductive: .* changes with the episode",
     ):
-        mb.evaluate_embedded(
-            mb.ProtoNet(small_conv(norm="batch_stats")), images, [5], [1]
-        )
+        mb.evaluate_embedded(mb.ProtoNet(small_conv(norm="batch_stats")), tasks)
 
 
-def test_a_learner_that_does_more_than_embed_and_score_is_refused(net, images):
+def test_a_learner_that_does_more_than_embed_and_score_is_refused(net, tasks):
     class Refined(mb.ProtoNet):
         """Moves the prototypes towards the queries: what a subclass might do to
         `forward` alone.
@@ -242,70 +207,87 @@ def test_a_learner_that_does_more_than_embed_and_score_is_refused(net, images):
             return super().forward(support_x, support_y, query_x) * 2
 
     with pytest.raises(ValueError, match="it does more than embed and score"):
-        mb.evaluate_embedded(Refined(net), images, [5], [1])
+        mb.evaluate_embedded(Refined(net), tasks)
 
 
-def test_what_cannot_be_drawn_is_refused_before_anything_is_embedded(
-    net, images
-):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_not_taken_for_another_learner(dtype, net, tasks):
+    """Its rounding is a percent and more, and distances cancel most digits."""
+    for learner in (mb.ProtoNet(net), mb.ProtoNet(mb.Conv4(width=8))):
+        score, loss = (
+            mb.evaluate_embedded(learner.to(dtype), tasks, 20, metric=metric)
+            for metric in (None, "loss")
+        )
+        assert score.n == loss.n == 20
+    learner = mb.ProtoNet(net)
+    exact = mb.evaluate_embedded(learner.float(), tasks, episodes=100)
+    half = mb.evaluate_embedded(learner.to(dtype), tasks, episodes=100)
+    assert half.mean == pytest.approx(exact.mean, abs=0.02)
+
+
+def test_an_embedding_that_looks_at_its_batch_is_refused(net, tasks):
+    class Centred(nn.Module):
+        def forward(self, x):
+            z = x.flatten(1)
+            return z - z.mean(dim=0)
+
+    with pytest.raises(ValueError, match="looks at the other images of its ba"):
+        mb.evaluate_embedded(mb.ProtoNet(Centred()), tasks)
+
+
+def test_a_transform_that_is_always_the_same_is_applied_once(net, images):
+    tasks = mb.FewShotTasks(
+        images, 5, 1, 3, seed=2, transform=lambda x: (x - 0.1) / 0.3
+    )
+    plain = mb.FewShotTasks(images, 5, 1, 3, seed=2)
+    learner = mb.ProtoNet(net).double()
+    scores = mb.evaluate_embedded(
+        learner, {"transformed": tasks, "plain": plain}, episodes=30
+    )
+    for name, each in ("transformed", tasks), ("plain", plain):
+        expected = mb.evaluate(learner, each, episodes=30)
+        assert scores[name].scores.tolist() == expected.scores.tolist()
+    assert (scores["plain"].scores != scores["transformed"].scores).any()
+
+
+GENERATOR = torch.Generator()
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda x: x + 0.1 * torch.rand(()),
+        lambda x: x * np.random.rand(),  # noqa: NPY002
+        lambda x: x.flip(-1) if random.random() < 1e-9 else x,
+        lambda x: x + torch.rand((), generator=GENERATOR),
+    ],
+    ids=["torch", "numpy", "seldom", "own generator"],
+)
+def test_a_random_transform_is_refused(transform, net, images):
+    tasks = mb.FewShotTasks(images, 5, 1, 3, transform=transform)
+    before = torch.get_rng_state()
+    with pytest.raises(ValueError, match="is random, so that an image has no"):
+        mb.evaluate_embedded(mb.ProtoNet(net), tasks)
+    assert torch.equal(before, torch.get_rng_state())
+    # the way out
+    assert mb.evaluate(mb.ProtoNet(net), tasks, episodes=2).n == 2
+
+
+def test_what_is_not_drawn_from_images_is_sent_to_evaluate(net, images):
+    learner = mb.ProtoNet(net)
+    with pytest.raises(ValueError, match="Sinusoids draws no tasks from Labe"):
+        mb.evaluate_embedded(learner, mb.Sinusoids())
+    with pytest.raises(ValueError, match=r"as FewShotTasks\(images, way=5"):
+        mb.evaluate_embedded(learner, images)
+    mb.evaluate_embedded(
+        learner, mb.FewShotTasks(images, way=5, shot=1), episodes=2
+    )
+
+
+def test_nothing_is_embedded_before_all_was_checked(net, images):
     seen = []
     learner = mb.ProtoNet(_Recorder(net, seen))
-    with pytest.raises(
-        ValueError, match="a 41-way task needs 41 classes; these images have 40"
-    ):
-        mb.evaluate_embedded(learner, images, ways=(5, 41))
-    with pytest.raises(ValueError, match="10-shot with 15 queries needs 25"):
-        mb.evaluate_embedded(learner, images, shots=(1, 10))
+    tasks = mb.FewShotTasks(images, way=5, shot=1)
+    with pytest.raises(ValueError, match="Sinusoids draws no tasks"):
+        mb.evaluate_embedded(learner, {1: tasks, 2: mb.Sinusoids()})
     assert not seen
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(
-    "options", [{}, {"strided": True}, {"out": 5}, {"out": 5, "strided": True}]
-)
-def test_a_folded_network_computes_the_same(options, dtype, images):
-    net = with_statistics(mb.Conv4(width=16, **options), images).to(dtype)
-    x = images.pixels(torch.arange(0, 200, 7)).to(dtype)
-    state = copy.deepcopy(net.state_dict())
-    with torch.no_grad():
-        expected, values = net(x), folded(net)(x)
-    assert (values - expected).abs().max() <= (
-        1e-5 if dtype == torch.float32 else 1e-13
-    ) * expected.abs().max()
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in folded(net).modules())
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(state.values(), net.state_dict().values(), strict=True)
-    )
-
-
-@pytest.mark.parametrize(
-    "net",
-    [
-        mb.Conv4(width=4, norm="group"),
-        mb.Conv4(width=4, norm="batch_stats"),
-        nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.BatchNorm2d(3)),
-        nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 3, 3)),
-        nn.Sequential(
-            nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 3, 3)),
-            nn.BatchNorm2d(3),
-        ),
-    ],
-)
-def test_what_cannot_be_folded_stays(net):
-    x = torch.rand(3, 1, 28, 28)
-    assert list(map(type, folded(net).modules())) == list(
-        map(type, net.modules())
-    )
-    assert torch.allclose(folded(net)(x), net.eval()(x))
-
-
-def test_a_convolution_that_is_used_twice_is_folded_each_time():
-    conv = nn.Conv2d(2, 2, 3, padding=1)
-    net = nn.Sequential(
-        conv, nn.BatchNorm2d(2), nn.ReLU(), conv, nn.BatchNorm2d(2)
-    )
-    net[1].weight.data.fill_(3.0)
-    net[4].running_mean.fill_(0.7)
-    x = torch.rand(3, 2, 6, 6)
-    assert torch.allclose(folded(net)(x), net.eval()(x), atol=1e-5)

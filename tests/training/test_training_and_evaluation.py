@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import metabook as mb
-from metabook.training.evaluate import Score
+from metabook.training.scores import Score
 
 
 def fresh(kind="protonet"):
@@ -161,7 +161,7 @@ def test_accuracy_and_loss_can_both_be_asked_for(tasks):
     assert (accuracy[1].metric, loss[1].metric) == ("accuracy", "cross_entropy")
     assert accuracy[1].higher_is_better
     assert not loss[1].higher_is_better
-    with pytest.raises(ValueError, match="choose 'accuracy' or 'loss'"):
+    with pytest.raises(ValueError, match="choose 'accuracy', 'loss', or a fun"):
         mb.evaluate(learner, tasks, episodes=2, metric="f1")
 
 

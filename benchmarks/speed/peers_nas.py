@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""The peers of `speed_nas.py`: where they come from, and how each one proposes
+"""The peers of `nas.py`: where they come from, and how each one proposes
 architectures of a table.
 
-They live in runs/peers, beside those of `peers.py`. A function below makes a
-fresh search, and returns the scores that it was told.
+A function that proposes makes a fresh search, and returns the scores that it
+was told.
 """
 
 import logging
 from typing import Any
 
-from peers import FOLDER, available, pip
+import peers
 
 import metabook as mb
 
@@ -28,24 +28,17 @@ def prepare() -> None:
     """Fetch the peers that are missing; `found` tells later which of them could
     be had.
     """
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for name in [name for name, reply in found().items() if "error" in reply]:
-        print(f"installing {name} under {FOLDER}", flush=True)
-        pip(
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--target",
-            str(FOLDER),
-            *REQUIREMENTS[name],
-        )
+    peers.FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, reply in found().items():
+        if "error" in reply:
+            peers.install(*REQUIREMENTS[name])
 
 
 def found() -> dict[str, dict[str, str]]:
     """Import every peer: {name: {"version": ...}} or {name: {"error": why
     not}}. Their logs say warnings only.
     """
-    answer = available(MODULES)
+    answer = peers.available(MODULES)
     if "error" not in answer["NNI"]:
         logging.getLogger("nni").setLevel(logging.WARNING)
         logging.getLogger(MODULES["NNI"]).setLevel(logging.WARNING)

@@ -2,31 +2,34 @@
 """Search NAS-Bench-201 by the protocol of its authors, 500 times with each
 strategy, on each data set.
 
-    python benchmarks/nasbench201.py            # ten minutes on one core, nearly all of them for the LSTM
+    python benchmarks/sections/nasbench201.py
 
-A search sees the validation accuracy after 12 epochs, 105 times; the test
-accuracy after 200 epochs of the cell with the best one is its result. The table
-is read from $METABOOK_DATA/nas. Run the same line again to resume. The result
-goes to metabook/book/results/nasbench201.json.
+Ten minutes of one core, nearly all of them for the LSTM; run the same line
+again to resume. A search sees the validation accuracy after 12 epochs, 105
+times; the test accuracy after 200 epochs of the cell with the best one is its
+result. The table is read from $METABOOK_DATA/nas. The result goes to
+metabook/book/results/nasbench201.json.
 """
 
-import argparse
-import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from scipy.stats import kendalltau
 
 import metabook as mb
-from metabook.book import results
-from metabook.training.evaluate import half_width
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+import command
+from cache import Cache
+from measures import mean_ci95
+from tables import made_up, nasbench201
 
 DATASETS = ["cifar10", "cifar100", "imagenet16-120"]
-EVALUATIONS = 105
-RUNS = 500
+RUNS = 500  # of each strategy on each data set
 SHOWN = [
     *range(1, 11),
     *range(12, 21, 2),
@@ -34,7 +37,7 @@ SHOWN = [
 ]  # evaluations at which the curves are kept
 
 STRATEGIES: dict[str, Callable[[mb.nas.SearchSpace, int], mb.nas.Strategy]] = {
-    "random": lambda space, seed: mb.nas.RandomSearch(space, seed),
+    "random": lambda space, seed: mb.nas.RandomSearch(space, seed=seed),
     "evolution": lambda space, seed: mb.nas.RegularizedEvolution(
         space, population=30, sample=10, seed=seed
     ),
@@ -42,12 +45,12 @@ STRATEGIES: dict[str, Callable[[mb.nas.SearchSpace, int], mb.nas.Strategy]] = {
         space, population=10, sample=3, seed=seed
     ),
     "reinforce_independent": lambda space, seed: mb.nas.Reinforce(
-        space, "independent", entropy=1.0, seed=seed
+        space, controller="independent", entropy=1.0, seed=seed
     ),
     "reinforce_lstm": lambda space, seed: mb.nas.Reinforce(
-        space, "lstm", seed=seed
+        space, controller="lstm", seed=seed
     ),
-    "local": lambda space, seed: mb.nas.LocalSearch(space, seed),
+    "local": lambda space, seed: mb.nas.LocalSearch(space, seed=seed),
 }
 PROTOCOL = {
     "task": "NAS-Bench-201: choose one of 15,625 cells",
@@ -60,7 +63,7 @@ PROTOCOL = {
         " benchmark's trainings, of the cell with the best validation accuracy"
         " seen; no search sees a test accuracy"
     ),
-    "evaluations": EVALUATIONS,
+    "evaluations": 105,
     "seeds": (
         f"0 to {RUNS - 1}, the same for every strategy; differences to random"
         " search are paired by seed"
@@ -104,11 +107,70 @@ PROTOCOL = {
         ),
     },
 }
+TINY = {"evaluations": 12}
+
+Numbers = dict[str, Any]
+
+
+def measure(protocol: Numbers, cache: Cache, quick: bool) -> Numbers:
+    """Every strategy on every data set."""
+    tables = {d: made_up() if quick else nasbench201(d) for d in DATASETS}
+    evaluations, runs = protocol["evaluations"], 3 if quick else RUNS
+    searched: dict[str, dict[str, Numbers]] = {d: {} for d in DATASETS}
+    transferred: dict[str, Numbers] = {}
+    minutes = dict.fromkeys(STRATEGIES, 0.0)
+    for column, dataset in enumerate(DATASETS):
+        random = None
+        for name in STRATEGIES:
+            part = f"{dataset}_{name}"
+            kept = cache(part, run, tables, dataset, name, evaluations, runs)
+            curves = np.array(kept["curves"])
+            random = curves if random is None else random
+            minutes[name] += kept["seconds"] / 60
+            searched[dataset][name] = report(
+                curves[:, :, column], random[:, :, column]
+            )
+            if column == 0:
+                transferred[name] = {
+                    d: summary(curves[:, -1, i]) for i, d in enumerate(DATASETS)
+                }
+    first = tables[DATASETS[0]]
+    return {
+        "settings": {
+            name: repr(make(first.space, 0))
+            for name, make in STRATEGIES.items()
+        },
+        "minutes": {name: round(m, 2) for name, m in minutes.items()},
+        "evolution_per_second": speed(first, 100 if quick else 100_000),
+        "curve_evaluations": [n for n in SHOWN if n <= evaluations],
+        "table": {d: limits(tables[d]) for d in DATASETS},
+        "searched": searched,
+        "found_on_cifar10": transferred,
+    }
 
 
 def run(
-    tables: dict[str, mb.nas.Table], dataset: str, name: str, seed: int
-) -> np.ndarray:
+    tables: dict[str, mb.nas.Table],
+    dataset: str,
+    name: str,
+    evaluations: int,
+    runs: int,
+) -> Numbers:
+    """Curves (runs, evaluations, data sets), and seconds of processor time."""
+    clock = time.process_time()
+    curves = [
+        curve(tables, dataset, name, evaluations, seed) for seed in range(runs)
+    ]
+    return {"curves": curves, "seconds": time.process_time() - clock}
+
+
+def curve(
+    tables: dict[str, mb.nas.Table],
+    dataset: str,
+    name: str,
+    evaluations: int,
+    seed: int,
+) -> list[list[float]]:
     """Test accuracy (evaluations, data sets) of the cell that would be chosen
     after each evaluation.
     """
@@ -116,39 +178,14 @@ def run(
     history = mb.nas.search(
         STRATEGIES[name](table.space, seed),
         table.valid,
-        EVALUATIONS,
+        budget=evaluations,
         progress=False,
     ).history
-    best, curve = history[0], []
+    best, found = history[0], []
     for trial in history:
         best = trial if trial.score > best.score else best
-        curve.append([tables[d].test(best.architecture) for d in DATASETS])
-    return np.array(curve)
-
-
-def all_runs(
-    tables: dict[str, mb.nas.Table], dataset: str, name: str, runs: int
-) -> tuple[np.ndarray, float]:
-    """Curves (runs, evaluations, data sets) and seconds; kept in a file that
-    grows, so that the command resumes.
-    """
-    file = Path("runs") / f"nasbench201_{dataset}_{name}.npz"
-    done, seconds = [], 0.0
-    if file.exists():
-        with np.load(file) as kept:
-            done, seconds = list(kept["curves"]), float(kept["seconds"])
-    while len(done) < runs:
-        clock = time.process_time()
-        done += [
-            run(tables, dataset, name, seed)
-            for seed in range(len(done), min(len(done) + 50, runs))
-        ]
-        seconds += time.process_time() - clock
-        file.parent.mkdir(exist_ok=True)
-        part = file.with_suffix(".part.npz")
-        np.savez(part, curves=np.array(done), seconds=seconds)
-        os.replace(part, file)
-    return np.array(done[:runs]), seconds * runs / len(done)
+        found.append([tables[d].test(best.architecture) for d in DATASETS])
+    return found
 
 
 def summary(values: np.ndarray) -> dict[str, float]:
@@ -160,12 +197,12 @@ def summary(values: np.ndarray) -> dict[str, float]:
     }
 
 
-def report(curves: np.ndarray, random: np.ndarray) -> dict[str, object]:
+def report(curves: np.ndarray, random: np.ndarray) -> Numbers:
     """The numbers of one strategy on one data set, from curves (runs,
     evaluations) of it and of random search.
     """
     difference = curves[:, -1] - random[:, -1]
-    shown = curves[:, np.array(SHOWN) - 1]
+    shown = curves[:, [n - 1 for n in SHOWN if n <= curves.shape[1]]]
     bands = {
         "mean": shown.mean(axis=0),
         "q25": np.quantile(shown, 0.25, axis=0),
@@ -175,10 +212,7 @@ def report(curves: np.ndarray, random: np.ndarray) -> dict[str, object]:
         "runs": len(curves),
         "seeds_0_to_4": np.round(curves[:5, -1], 3).tolist(),
         "test": summary(curves[:, -1]),
-        "minus_random": {
-            "mean": round(float(difference.mean()), 3),
-            "ci95": round(half_width(difference), 3),
-        },
+        "minus_random": mean_ci95(difference, digits=3),
         "curve": {
             name: np.round(band, 2).tolist() for name, band in bands.items()
         },
@@ -206,37 +240,35 @@ def limits(table: mb.nas.Table) -> dict[str, float]:
     }
 
 
-def speed(table: mb.nas.Table, n: int = 100_000) -> dict[str, int]:
+def speed(table: mb.nas.Table, n: int) -> dict[str, int]:
     """Calls a second of processor time, the best of five rounds, for evolution
     with population 50 and sample 10.
     """
+    arch = table.best
 
-    def propose() -> None:
-        strategy = mb.nas.RegularizedEvolution(
+    def evolution() -> mb.nas.RegularizedEvolution:
+        return mb.nas.RegularizedEvolution(
             table.space, population=50, sample=10
         )
+
+    def propose() -> None:
+        strategy = evolution()
         for _ in range(n):
             strategy.tell(strategy.ask(), 1.0)
 
     def propose_and_look_up() -> None:
-        strategy = mb.nas.RegularizedEvolution(
-            table.space, population=50, sample=10
-        )
+        strategy = evolution()
         for _ in range(n):
             arch = strategy.ask()
             strategy.tell(arch, table.valid(arch))
 
     def look_up() -> None:
         for _ in range(n):
-            table.valid(table_best)
+            table.valid(arch)
 
     def search() -> None:
-        mb.nas.search(
-            mb.nas.RegularizedEvolution(table.space),
-            table.valid,
-            n,
-            progress=False,
-        )
+        strategy = mb.nas.RegularizedEvolution(table.space)
+        mb.nas.search(strategy, table.valid, budget=n, progress=False)
 
     def rate(work: Callable[[], None]) -> int:
         times = []
@@ -244,76 +276,15 @@ def speed(table: mb.nas.Table, n: int = 100_000) -> dict[str, int]:
             clock = time.process_time()
             work()
             times.append(time.process_time() - clock)
-        return round(n / min(times), -3)
+        return int(round(n / min(times), -3))
 
-    table_best = table.best
-    work = {
-        "ask_tell": propose,
-        "ask_valid_tell": propose_and_look_up,
-        "valid": look_up,
-        "search": search,
+    return {
+        "ask_tell": rate(propose),
+        "ask_valid_tell": rate(propose_and_look_up),
+        "valid": rate(look_up),
+        "search": rate(search),
     }
-    return {name: int(rate(w)) for name, w in work.items()}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--runs",
-        type=int,
-        default=RUNS,
-        help="of each strategy; fewer, to try the command",
-    )
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    path = (
-        Path(os.environ.get("METABOOK_DATA", "."))
-        / "nas"
-        / "nasbench201_compact.npz"
-    )
-    tables = {d: mb.nas.load_nasbench201(path, d) for d in DATASETS}
-    searched: dict[str, dict[str, object]] = {d: {} for d in DATASETS}
-    transferred: dict[str, dict[str, object]] = {}
-    minutes = dict.fromkeys(STRATEGIES, 0.0)
-    for column, dataset in enumerate(DATASETS):
-        random = None
-        for name in STRATEGIES:
-            curves, seconds = all_runs(tables, dataset, name, args.runs)
-            random = curves if random is None else random
-            minutes[name] += seconds / 60
-            searched[dataset][name] = report(
-                curves[:, :, column], random[:, :, column]
-            )
-            if column == 0:
-                transferred[name] = {
-                    d: summary(curves[:, -1, i]) for i, d in enumerate(DATASETS)
-                }
-            line = searched[dataset][name]
-            print(
-                f"{dataset:15s} {name:22s} {line['test']} minus random"
-                f" {line['minus_random']}",
-                flush=True,
-            )
-    result = {
-        "command": "python benchmarks/nasbench201.py",
-        **PROTOCOL,
-        "settings": {
-            name: repr(make(tables["cifar10"].space, 0))
-            for name, make in STRATEGIES.items()
-        },
-        "minutes": {name: round(m, 2) for name, m in minutes.items()},
-        "evolution_per_second": speed(tables["cifar10"]),
-        "curve_evaluations": SHOWN,
-        "table": {d: limits(tables[d]) for d in DATASETS},
-        "searched": searched,
-        "found_on_cifar10": transferred,
-    }
-    if args.runs == RUNS:
-        print(f"written: {results.save('nasbench201', result)}")
 
 
 if __name__ == "__main__":
-    main()
+    command.run(__file__, __doc__, PROTOCOL, TINY, measure)

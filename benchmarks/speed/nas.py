@@ -2,35 +2,34 @@
 """Time architecture search: proposals on a table beside NNI and optuna, and two
 hundred races of three strategies.
 
-    python benchmarks/speed_nas.py                  # everything, a few minutes on one idle core
-    python benchmarks/speed_nas.py --list
-    python benchmarks/speed_nas.py --work race      # what begins with this name, anew
-    python benchmarks/speed_nas.py --quick          # tiny, to try the command; keeps nothing
+    python benchmarks/speed/nas.py
 
-The table is NAS-Bench-201's, read from $METABOOK_DATA/nas; looking an
-architecture up takes part of a microsecond, so what is timed is the search
-itself. Every part runs in a process of its own and leaves a file in
-runs/speed_nas; the same line again goes on after the last finished one. When
-all are there, the result goes to metabook/book/results/speed_nas.json.
+Everything takes a few minutes on one idle core. ``--work race`` measures what
+begins with this name, anew, and ``--list`` names all. The table is
+NAS-Bench-201's, read from $METABOOK_DATA/nas; looking an architecture up takes
+part of a microsecond, so what is timed is the search itself. Every part runs in
+a process of its own; the same line again goes on after the last finished one.
+The result goes to metabook/book/results/speed_nas.json.
 """
 
-import os
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import numpy as np
-import peers
+import parts
 import peers_nas
 import timing
 import torch
 
 import metabook as mb
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from tables import made_up, nasbench201
 
 EVALUATIONS = 500  # of every search
 POPULATION = 50
@@ -56,6 +55,7 @@ DIFFERENCES = {
     ),
 }
 
+Numbers = dict[str, Any]
 Searching = Callable[[mb.nas.Table, int], list[float]]
 
 
@@ -97,7 +97,7 @@ PROPOSERS = {
         partial(
             ask_and_tell,
             lambda space: mb.nas.RegularizedEvolution(
-                space, POPULATION, sample=10
+                space, population=POPULATION, sample=10
             ),
         ),
         searches=20,
@@ -118,35 +118,37 @@ PROPOSERS = {
 }
 
 
-def nasbench201() -> mb.nas.Table:
-    """CIFAR-10's column."""
-    return mb.nas.load_nasbench201(
-        Path(os.environ.get("METABOOK_DATA", "."))
-        / "nas"
-        / "nasbench201_compact.npz"
-    )
-
-
 def measure_proposals(
-    evaluations: int = EVALUATIONS, rounds: int = 10
-) -> dict[str, Any]:
+    table: Callable[[], mb.nas.Table],
+    evaluations: int = EVALUATIONS,
+    rounds: int = 10,
+) -> Numbers:
     """Microseconds of a proposal that is looked up and told, for everyone in
     turn.
     """
     torch.set_num_threads(1)
-    table, replies = nasbench201(), peers_nas.found()
-    report: dict[str, dict[str, Any]] = {}
-    steps: dict[str, Callable[[], Any]] = {}
-    for name, proposer in PROPOSERS.items():
-        report[name] = dict(replies.get(proposer.needs, {}))
-        if "error" in report[name]:
-            continue
-        try:
-            assert len(proposer.search(table, evaluations)) == evaluations
-            steps[name] = partial(_several, proposer, table, evaluations)
-        except Exception as failure:  # the others go on
-            report[name] = {"error": peers.reason(failure)}
-    times = timing.time_in_turn(steps, rounds, 1, "proposals")
+    cells, replies = table(), peers_nas.found()
+
+    def get_ready(proposer: Proposer) -> tuple[Numbers, timing.Step]:
+        assert len(proposer.search(cells, evaluations)) == evaluations
+
+        def several() -> None:
+            for _ in range(proposer.searches):
+                proposer.search(cells, evaluations)
+
+        return dict(replies.get(proposer.needs, {})), several
+
+    report, times = timing.compare(
+        {name: partial(get_ready, who) for name, who in PROPOSERS.items()},
+        {
+            name: dict(replies[who.needs])
+            for name, who in PROPOSERS.items()
+            if "error" in replies.get(who.needs, {})
+        },
+        rounds,
+        1,
+        "proposals",
+    )
     each = {
         name: seconds / PROPOSERS[name].searches / evaluations
         for name, seconds in times.items()
@@ -164,34 +166,29 @@ def measure_proposals(
             )
     return {
         "threads": 1,
-        "architectures": len(table.space),
+        "architectures": len(cells.space),
         "evaluations": evaluations,
         "implementations": report,
     }
 
 
-def _several(proposer: Proposer, table: mb.nas.Table, evaluations: int) -> None:
-    for _ in range(proposer.searches):
-        proposer.search(table, evaluations)
-
-
 RACERS: dict[str, Callable[[mb.nas.SearchSpace, int], mb.nas.Strategy]] = {
-    "random search": lambda space, seed: mb.nas.RandomSearch(space, seed),
+    "random search": lambda space, seed: mb.nas.RandomSearch(space, seed=seed),
     "evolution": lambda space, seed: mb.nas.RegularizedEvolution(
-        space, POPULATION, sample=10, seed=seed
+        space, population=POPULATION, sample=10, seed=seed
     ),
     "reinforce, independent": lambda space, seed: mb.nas.Reinforce(
-        space, "independent", entropy=1.0, seed=seed
+        space, controller="independent", entropy=1.0, seed=seed
     ),
 }
 
 
-def measure_race(seeds: int = 200, rounds: int = 3) -> dict[str, Any]:
+def measure_race(seeds: int = 200, rounds: int = 3) -> Numbers:
     """Seconds of processor time that all seeds of a strategy take in
     `metabook.nas.search`; the median of the rounds.
     """
     torch.set_num_threads(1)
-    table = race_table()
+    table = made_up()
     report = {}
     for name, make in RACERS.items():
         seconds = []
@@ -201,7 +198,7 @@ def measure_race(seeds: int = 200, rounds: int = 3) -> dict[str, Any]:
                 mb.nas.search(
                     make(table.space, seed),
                     table.valid,
-                    EVALUATIONS,
+                    budget=EVALUATIONS,
                     progress=False,
                 )
             seconds.append(time.process_time() - start)
@@ -219,36 +216,23 @@ def measure_race(seeds: int = 200, rounds: int = 3) -> dict[str, Any]:
     }
 
 
-def race_table() -> mb.nas.Table:
-    """The space of the embedded table with made-up accuracies: how long a
-    search takes does not depend on them.
-    """
-    space, rng = mb.nas.glyph_space(), Random(0)
-    scores = [80 + rng.gauss(0, 3) for _ in space]
-    return mb.nas.Table(space, {1: scores}, scores)
-
-
-def all_parts(quick: bool) -> dict[str, timing.Part]:
-    """What a full run measures, by name; every part has a process of its own."""
+def all_parts(quick: bool) -> dict[str, parts.Part]:
+    """What a full run measures, by name."""
+    proposals, race = partial(measure_proposals, nasbench201), measure_race
     if quick:
-        return {
-            "proposals-1thread": timing.Part(
-                partial(measure_proposals, evaluations=60, rounds=2)
-            ),
-            "race-1thread": timing.Part(
-                partial(measure_race, seeds=2, rounds=1)
-            ),
-        }
+        proposals = partial(
+            measure_proposals, made_up, evaluations=60, rounds=1
+        )
+        race = partial(measure_race, seeds=1, rounds=1)
     return {
-        "proposals-1thread": timing.Part(measure_proposals),
-        "race-1thread": timing.Part(measure_race),
+        "proposals-1thread": parts.Part(proposals),
+        "race-1thread": parts.Part(race),
     }
 
 
-def merge(done: dict[str, Any]) -> dict[str, Any]:
+def merge(done: Numbers) -> Numbers:
     """One result from the parts."""
     return {
-        "command": "python benchmarks/speed_nas.py",
         "what": (
             "Architecture search in one thread. proposals: ask, look the"
             " architecture up in NAS-Bench-201, tell; searches of"
@@ -267,26 +251,15 @@ def merge(done: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    package, here = Path(mb.__file__).parent, Path(__file__)
-    code = [
-        here,
-        Path(peers.__file__),
-        Path(peers_nas.__file__),
-        *sorted(package.glob("nas/*.py")),
-    ]
-    of = timing.fingerprint(code)
-    return timing.run(
-        __file__,
-        __doc__,
-        all_parts,
-        of,
-        peers_nas.prepare,
-        merge,
-        "speed_nas",
-        "speed_nas",
-    )
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        parts.run(
+            __file__,
+            __doc__,
+            "speed_nas",
+            all_parts,
+            ["nas"],
+            peers_nas.prepare,
+            merge,
+        )
+    )

@@ -1,149 +1,67 @@
 # SPDX-License-Identifier: MIT
-"""The peers of `speed.py`: where they come from, their networks, and MAML as
-each one's own example writes it.
+"""The peers of `maml.py`: their networks, and MAML as each one's own example
+writes it.
 
-They live in runs/peers, outside the book's environment, and use its torch. A
-function below puts the gradient of the mean query loss into ``.grad`` of the
-model's parameters.
+A function below returns one that puts the gradient of the mean query loss into
+``.grad`` of the model's parameters.
 """
 
-import importlib
-import importlib.metadata
-import re
 import shutil
-import subprocess
-import sys
-import tarfile
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import peers
 import torch
+from maml_work import Work
+from peers import FOLDER, LEARN2LEARN, Backward
 from torch import Tensor, nn
 from torch.func import functional_call
 
 import metabook as mb
 
-if TYPE_CHECKING:
-    from speed import Work
-
-FOLDER = Path("runs") / "peers"
 REQUIREMENTS = {
     "higher": ["higher"],
-    "TorchOpt": ["torchopt", "optree", "graphviz"],
+    "torchopt": ["torchopt", "optree", "graphviz"],
 }
 # of learn2learn only the files that MAML needs: the rest wants gym and
 # torchvision, and its C code is older than today's Python. Without an
 # __init__.py they are a namespace package, found under their own names.
-LEARN2LEARN = "learn2learn==0.2.0"
 LEARN2LEARN_FILES = [
     "_version.py",
     "algorithms/base_learner.py",
     "algorithms/maml.py",
     "utils/__init__.py",
 ]
-MODULES = {
-    "learn2learn": "learn2learn.algorithms.maml",
-    "higher": "higher",
-    "TorchOpt": "torchopt",
-}
-
-Backward = Callable[[], object]
 
 
 def prepare() -> None:
-    """Fetch the peers that are missing; `available` tells later which of them
-    could be had.
+    """Fetch the peers that are missing; `found` tells later which of them could
+    be had.
     """
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, packages in REQUIREMENTS.items():
-        if not (FOLDER / packages[0]).exists():
-            print(f"installing {name} under {FOLDER}", flush=True)
-            pip(
-                "install",
-                "--quiet",
-                "--no-deps",
-                "--target",
-                str(FOLDER),
-                *packages,
-            )
-    if not all(
-        (FOLDER / "learn2learn" / file).exists() for file in LEARN2LEARN_FILES
-    ):
-        print(f"unpacking {LEARN2LEARN} under {FOLDER}", flush=True)
-        _unpack_learn2learn()
-
-
-def pip(*arguments: str) -> bool:
-    """Whether pip succeeded; if not, it has said why on the screen."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        *arguments,
-    ]
-    return subprocess.run(command, check=False).returncode == 0
-
-
-def _unpack_learn2learn() -> None:
+    for folder, packages in REQUIREMENTS.items():
+        if not (FOLDER / folder).exists():
+            peers.install(*packages)
+    target = FOLDER / "learn2learn"
+    if all((target / file).exists() for file in LEARN2LEARN_FILES):
+        return
+    print(f"unpacking {LEARN2LEARN} under {FOLDER}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        top = source_of(LEARN2LEARN, Path(folder))
+        top = peers.source_of(LEARN2LEARN, Path(folder))
         for file in LEARN2LEARN_FILES if top else []:
-            target = FOLDER / "learn2learn" / file
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(top / "learn2learn" / file, target)
+            (target / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(top / "learn2learn" / file, target / file)
 
 
-def source_of(requirement: str, folder: Path) -> Path | None:
-    """Download the source of a package and unpack it in a folder; where it lies
-    then, if it could be had.
-    """
-    if not pip(
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--no-binary",
-        ":all:",
-        "--dest",
-        str(folder),
-        requirement,
-    ):
-        return None
-    with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
-        archive.extractall(folder, filter="data")
-        return folder / archive.getnames()[0].split("/")[0]
-
-
-def available(modules: dict[str, str] = MODULES) -> dict[str, dict[str, str]]:
-    """Import every peer: {name: {"version": ...}} or {name: {"error": why
-    not}}.
-    """
-    if str(FOLDER) not in sys.path:
-        sys.path.append(
-            str(FOLDER)
-        )  # last, so that whatever both have comes from the book's environment
-    found = {}
-    for name, module in modules.items():
-        try:
-            importlib.import_module(module)
-            if name == "learn2learn":
-                version = importlib.import_module(
-                    "learn2learn._version"
-                ).__version__
-            else:
-                version = importlib.metadata.version(module.split(".")[0])
-            found[name] = {"version": version}
-        except Exception as error:
-            found[name] = {"error": reason(error)}
-    return found
-
-
-def reason(error: Exception) -> str:
-    """One line for the result, without the paths of this machine."""
-    text = re.sub(r"(/[\w.+-]+){2,}", "...", str(error).strip()) or "no message"
-    return f"{type(error).__name__}: {text.splitlines()[0]}"
+def found() -> dict[str, dict[str, str]]:
+    """Import every peer, as `peers.available` does."""
+    return peers.available(
+        {
+            "learn2learn": "learn2learn.algorithms.maml",
+            "higher": "higher",
+            "TorchOpt": "torchopt",
+        }
+    )
 
 
 def mlp() -> nn.Module:
@@ -184,8 +102,8 @@ def one_by_one(episode: mb.Episode) -> list[tuple[Tensor, ...]]:
     )
 
 
-def naive_loop(work: "Work", model: nn.Module, episode: mb.Episode) -> Backward:
-    """No library: `functional_call`, `autograd.grad`, one task after the other."""
+def naive_loop(work: Work, model: nn.Module, episode: mb.Episode) -> Backward:
+    """No library: `functional_call`, `autograd.grad`, one task at a time."""
     tasks, theta = one_by_one(episode), dict(model.named_parameters())
 
     def backward() -> None:
@@ -210,9 +128,7 @@ def naive_loop(work: "Work", model: nn.Module, episode: mb.Episode) -> Backward:
     return backward
 
 
-def learn2learn(
-    work: "Work", model: nn.Module, episode: mb.Episode
-) -> Backward:
+def learn2learn(work: Work, model: nn.Module, episode: mb.Episode) -> Backward:
     """https://github.com/learnables/learn2learn/blob/master/examples/vision/maml_omniglot.py."""
     from learn2learn.algorithms.maml import MAML
 
@@ -233,7 +149,7 @@ def learn2learn(
     return backward
 
 
-def higher(work: "Work", model: nn.Module, episode: mb.Episode) -> Backward:
+def higher(work: Work, model: nn.Module, episode: mb.Episode) -> Backward:
     """https://github.com/facebookresearch/higher/blob/main/examples/maml-omniglot.py."""
     import higher
 
@@ -258,7 +174,7 @@ def higher(work: "Work", model: nn.Module, episode: mb.Episode) -> Backward:
     return backward
 
 
-def torchopt(work: "Work", model: nn.Module, episode: mb.Episode) -> Backward:
+def torchopt(work: Work, model: nn.Module, episode: mb.Episode) -> Backward:
     """https://github.com/metaopt/torchopt/blob/main/examples/few-shot/maml_omniglot.py:
     one backward for all tasks.
     """
