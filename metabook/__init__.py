@@ -41,8 +41,9 @@ from metabook.tasks.sinusoids import Sinusoids
 from metabook.tasks.varied import VariedTasks
 from metabook.training.embedded import evaluate_embedded
 from metabook.training.evaluate import compare, evaluate, evaluate_steps
+from metabook.training.history import History
 from metabook.training.scores import Comparison, Score
-from metabook.training.train import History, train
+from metabook.training.train import train
 
 __version__ = "0.1.0.dev0"
 

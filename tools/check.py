@@ -33,8 +33,8 @@ def main() -> None:
     steps = [*STEPS]
     if "--status" in sys.argv:
         steps.append([sys.executable, ROOT / "tools" / "status.py"])
-    # one thread each, so that stored outputs hold
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    # one thread each, so that stored outputs hold, and no bars in them
+    env = os.environ | {"OMP_NUM_THREADS": "1", "METABOOK_PROGRESS": "0"}
     for command in steps:
         result = subprocess.run(command, cwd=ROOT, env=env)
         if result.returncode:

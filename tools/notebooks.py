@@ -95,7 +95,7 @@ def execute(name: str) -> None:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ |= {"OMP_NUM_THREADS": "1", "METABOOK_PROGRESS": "0"}
     client = NotebookClient(
         notebook,
         timeout=300,

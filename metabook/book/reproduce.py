@@ -30,10 +30,19 @@ from metabook.tasks.few_shot import FewShotTasks
 from metabook.training.evaluate import evaluate
 from metabook.training.train import train
 
-__all__ = ["EXPERIMENTS", "Experiment", "keep_freed_memory", "reproduce"]
+__all__ = [
+    "EXPERIMENTS",
+    "Experiment",
+    "experiment",
+    "keep_freed_memory",
+    "reproduce",
+]
 
 SNELL = "Snell, Swersky & Zemel 2017, Table 1, https://arxiv.org/abs/1703.05175"
 FINN = "Finn, Abbeel & Levine 2017, Table 1, https://arxiv.org/abs/1703.03400"
+
+
+EPISODES = 1000  # of every test, as in the papers
 
 
 @dataclass(frozen=True)
@@ -137,11 +146,28 @@ EXPERIMENTS = {
 }
 
 
+def experiment(name: str) -> Experiment:
+    """One of `EXPERIMENTS`.
+
+    Raises
+    ------
+    ValueError
+        If there is none of this name; the message lists those that there are.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(
+            f"no experiment is called {name!r}; there are:"
+            f" {', '.join(EXPERIMENTS)}"
+        )
+    return EXPERIMENTS[name]
+
+
 def reproduce(
     name: str,
+    *,
     seed: int = 0,
     iterations: int | None = None,
-    episodes: int = 1000,
+    episodes: int = EPISODES,
     runs: str | Path = "runs",
     images: LabelledImages | None = None,
 ) -> dict[str, Any]:
@@ -172,26 +198,29 @@ def reproduce(
     Raises
     ------
     ValueError
-        If there is no such experiment; the message lists those that there are.
+        If there is no such experiment, the message listing those that there
+        are, or a number is out of range.
 
     Examples
     --------
     >>> sorted(EXPERIMENTS)[-1]
     'protonet-omniglot-5shot'
     """
-    if name not in EXPERIMENTS:
-        raise ValueError(
-            f"no experiment is called {name!r}; there are:"
-            f" {', '.join(EXPERIMENTS)}"
-        )
-    todo = EXPERIMENTS[name]
-    iterations = iterations or todo.iterations
+    todo = experiment(name)
+    iterations = todo.iterations if iterations is None else iterations
+    for what, number, least in (
+        ("iterations", iterations, 1),
+        ("episodes", episodes, 1),
+        ("seed", seed, 0),
+    ):
+        if number < least:
+            raise ValueError(f"{what} is {number}; the least is {least}")
     images = omniglot(resize="lanczos") if images is None else images
     of_test = np.array(images.partition) == "test"
     seen = images.subset(np.flatnonzero(~of_test))
     test = images.subset(np.flatnonzero(of_test))
     folder = Path(runs) / f"{name}-seed{seed}-{iterations}"
-    resumed, start = folder.exists(), time.process_time()
+    resumed, start = (folder / "last.pt").exists(), time.process_time()
     keep_freed_memory()
     torch.manual_seed(seed)
     learner = todo.learner()
@@ -200,7 +229,7 @@ def reproduce(
         FewShotTasks(seen, todo.way, todo.shot, todo.query, seed=seed),
         iterations,
         todo.tasks_per_batch,
-        todo.lr,
+        lr=todo.lr,
         schedule="cosine",
         checkpoint=folder,
     )

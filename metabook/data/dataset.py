@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from metabook.data.images import LabelledImages
 from metabook.data.picture import as_pixels, check_options
+from metabook.data.progress import progress_bar
 
 __all__ = ["from_dataset"]
 
@@ -87,11 +87,8 @@ def from_dataset(
             " is asked for dataset[0] to dataset[len(dataset) - 1]"
         )
     examples, labels = None, []
-    for i in tqdm(
-        range(len(dataset)),
-        desc="read",
-        disable=None if progress else True,
-        leave=False,
+    for i in progress_bar(
+        range(len(dataset)), desc="read", show=progress, leave=False
     ):
         value, label = _pair(dataset[i], i)
         x = _tensor(value, i, size, channels, fit)

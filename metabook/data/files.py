@@ -3,19 +3,31 @@
 say they are.
 """
 
+import glob
 import io
 import os
 import urllib.request
 import warnings
+import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from tqdm import tqdm
 
-__all__ = ["Refused", "load_state", "obtain", "save_state", "write_whole"]
+from metabook.data.progress import progress_bar
+
+__all__ = [
+    "Refused",
+    "append",
+    "load_state",
+    "obtain",
+    "remove_parts",
+    "save_state",
+    "write_whole",
+]
 
 T = TypeVar("T")
 
@@ -98,16 +110,15 @@ def obtain(
 
 
 def _download(url: str, largest: int) -> bytes:
-    """The bytes at ``url``, with a progress bar on a terminal."""
+    """The bytes at ``url``, with a progress bar."""
     data = io.BytesIO()
     with urllib.request.urlopen(url, timeout=30) as response:
         size = int(response.headers.get("Content-Length") or 0) or None
-        with tqdm(
+        with progress_bar(
             total=size,
             unit="B",
             unit_scale=True,
             desc=url.rsplit("/", 1)[1],
-            disable=None,
         ) as bar:
             while piece := response.read(1 << 16):
                 data.write(piece)
@@ -117,24 +128,79 @@ def _download(url: str, largest: int) -> bytes:
     return data.getvalue()
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes | memoryview) -> None:
     """Write a file so that a crash of the program leaves the old one or the new
     one, never half of one.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, as on a full disk; the old one is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(data)
         os.replace(part, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Save tensors, numbers and strings to ``path``, whole or not at all."""
+def append(path: Path, data: bytes) -> None:
+    """Add to the end of a file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; a part of the data may be there then.
+    """
+    try:
+        with path.open("ab") as file:
+            file.write(data)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> OSError:
+    """An error of the same kind that names the file and a way out."""
+    return OSError(
+        error.errno,
+        f"{path} could not be written ({error.strerror}); what it held is still"
+        " there. Make room, or choose another folder",
+    )
+
+
+def remove_parts(folder: Path, *names: str) -> None:
+    """Remove what a killed process has left of its `write_whole`."""
+    for name in names:
+        for part in folder.glob(f"{glob.escape(name)}.*.part"):
+            part.unlink(missing_ok=True)
+
+
+def save_state(path: Path, state: dict[str, Any], prove: bool = False) -> None:
+    """Save tensors, numbers and strings to ``path``, whole or not at all.
+
+    Raises
+    ------
+    TypeError
+        If the state could not be loaded again; seen only with ``prove``, which
+        costs a loading.
+    """
     data = io.BytesIO()
     torch.save(state, data)
-    write_whole(path, data.getvalue())
+    if prove:
+        try:
+            torch.load(io.BytesIO(data.getbuffer()), weights_only=True)
+        except Exception as error:
+            raise TypeError(
+                "the state cannot be loaded again, so it is not saved"
+                f" ({_short(error)}): it may hold numbers, strings, tensors,"
+                " tuples, lists and dicts"
+            ) from error
+    write_whole(path, data.getbuffer())
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -143,17 +209,26 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If the file is not such a checkpoint.
+        If the file is not such a checkpoint, or damaged.
     """
+    data = path.read_bytes()  # an error of the disk is none of the content
     try:
-        state: dict[str, Any] = torch.load(
-            path, map_location="cpu", weights_only=True
+        with zipfile.ZipFile(io.BytesIO(data)) as file:
+            if damaged := file.testzip():
+                raise ValueError(f"{damaged} is damaged")
+        state = torch.load(
+            io.BytesIO(data), map_location="cpu", weights_only=True
         )
-    except OSError:
-        raise
+        if not isinstance(state, dict):
+            raise ValueError(f"it holds a {type(state).__name__}")
     except Exception as error:
         raise ValueError(
-            f"{path} is not a readable checkpoint ({error}); remove it to start"
-            " again"
+            f"{path} is not a readable checkpoint ({_short(error)}): it is cut"
+            " short, damaged, or another file. Remove it to start again, or"
+            " choose another folder"
         ) from error
     return state
+
+
+def _short(error: Exception) -> str:
+    return (str(error) or type(error).__name__).split("\n")[0]

@@ -5,7 +5,7 @@ apart. Taught in section 2.1 of the book.
 
 import copy
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metabook.data.arrays import as_classes, as_examples
+from metabook.data.settings import described
 from metabook.data.splits import classes_of_parts, rows_of_parts
 
 __all__ = ["LabelledImages"]
@@ -134,6 +135,15 @@ class LabelledImages:
             f" {' x '.join(map(str, self.images.shape[1:]))}"
             f"{'' if pixels else f', {kind}'})"
         )
+
+    def settings(self) -> dict[str, Any]:
+        """What tells these examples from others: values and class sizes, not
+        names.
+        """
+        return {
+            "images": described(self.images),
+            "counts": described(self.counts),
+        }
 
     def __getitem__(
         self, key: int | slice | Sequence[int] | np.ndarray | Tensor

@@ -12,7 +12,7 @@ import copy
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 from weakref import WeakSet
 
 import torch
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from metabook.data.settings import module_settings
 from metabook.learner.labels import (
     check_batch,
     check_queries,
@@ -33,6 +34,9 @@ from metabook.models.norms import SupportNorm
 from metabook.tasks.episode import Episode
 
 __all__ = ["ClassNames", "Learner", "LossFn", "Predictor", "State"]
+
+# attributes that say how something is computed, and not what
+EXECUTION = frozenset({"compiled", "execution", "threads", "vectorized"})
 
 State = dict[str, Tensor]
 ClassNames = Sequence[str] | Sequence[Sequence[str]]
@@ -199,11 +203,45 @@ class Learner(nn.Module, ABC):
             )
         return loss
 
+    def settings(self) -> dict[str, Any]:
+        """What tells this learner from another one, apart from its weights:
+        loss, model, and all public attributes. A run in a folder is known by
+        it.
+
+        A subclass overrides it where an argument of its constructor is not kept
+        as an attribute, or where an attribute does not change the result.
+
+        Examples
+        --------
+        >>> import metabook as mb
+        >>> settings = mb.FineTuning(nn.Flatten(), steps=20).settings()
+        >>> settings["steps"], settings["loss_fn"]
+        (20, 'torch.nn.functional.cross_entropy')
+        """
+        return module_settings(self, EXECUTION, name="the learner")
+
+    def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Warn of an optimiser that does not do what the method's authors mean.
+        `metabook.train` calls this once; here, any will do.
+        """
+        return
+
     def backward(self, episode: Episode) -> float:
         """Add the outer gradient to the parameters' ``.grad`` and return the
         loss. `metabook.train` calls this.
+
+        Raises
+        ------
+        RuntimeError
+            If the loss does not depend on any parameter.
         """
         loss = self.loss(episode)
+        if not loss.requires_grad:
+            raise RuntimeError(
+                f"the loss of {type(self).__name__} does not require grad: none"
+                " of its parameters was used. Look for no_grad and detach in"
+                " it; if it learns nothing across tasks, evaluate it as it is"
+            )
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 

@@ -9,6 +9,9 @@ https://arxiv.org/abs/1703.05175. Taught in sections 3.3, 4.2 and 5.2 of the
 book.
 """
 
+import math
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -136,6 +139,14 @@ class ProtoNet(EmbeddingLearner):
         return ", ".join(
             filter(None, [f"distance={name}", super().extra_repr()])
         )
+
+    def settings(self) -> dict[str, Any]:
+        """What tells this learner from another one; a temperature that is
+        learned belongs to the weights.
+        """
+        temperature = math.exp(float(self.log_temperature.detach()))
+        fixed = {} if self.learn_temperature else {"temperature": temperature}
+        return super().settings() | fixed
 
     def score(
         self, support_z: Tensor, support_y: Tensor, query_z: Tensor

@@ -26,12 +26,13 @@ from metabook.nas.glyph_table import (
     glyph_table,
 )
 from metabook.nas.local_search import LocalSearch
-from metabook.nas.loop import SearchResult, Strategy, Trial, search
+from metabook.nas.loop import Strategy, search
 from metabook.nas.nasbench201_file import load_nasbench201
 from metabook.nas.random_search import RandomSearch
 from metabook.nas.reinforce import Reinforce
 from metabook.nas.space import Architecture, SearchSpace
 from metabook.nas.tables import Table
+from metabook.nas.trials import SearchResult, Trial
 
 __all__ = [
     "Architecture",

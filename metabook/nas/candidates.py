@@ -8,11 +8,13 @@ the two loops of prototypical networks. Taught in section 3.2 of the book.
 
 from collections.abc import Callable
 from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import nn
 
 from metabook.data.glyphs import glyphs
+from metabook.data.settings import described
 from metabook.learner.protocol import Learner
 from metabook.metric.protonet import ProtoNet
 from metabook.nas.space import Architecture
@@ -87,6 +89,20 @@ class TrainAndScore:
         """Mean validation accuracy in percent, for `metabook.nas.search`."""
         return 100 * score(self.train(arch), self.valid, self.episodes).mean
 
+    def settings(self) -> dict[str, Any]:
+        """What tells this evaluation from another."""
+        return {
+            "build": described(self.build, "build"),
+            "learner": described(self.learner, "learner"),
+            "tasks": described(self.tasks, "tasks"),
+            "valid": described(self.valid, "valid"),
+            "iterations": self.iterations,
+            "episodes": self.episodes,
+            "lr": self.lr,
+            "tasks_per_batch": self.tasks_per_batch,
+            "seed": self.seed,
+        }
+
     def train(self, arch: Architecture) -> Learner:
         """The trained learner. A network without weights is left as it is."""
         with torch.random.fork_rng(devices=[]):
@@ -98,7 +114,7 @@ class TrainAndScore:
                 self.tasks,
                 self.iterations,
                 self.tasks_per_batch,
-                self.lr,
+                lr=self.lr,
                 schedule="cosine",
                 progress=False,
             )

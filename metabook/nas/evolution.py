@@ -77,7 +77,8 @@ class RegularizedEvolution:
                     f"{name} is {value!r}; it must be an integer from 1"
                 )
         self.space, self.size, self.sample = space, population, sample
-        self.rng = Random(check_seed(seed))
+        self.seed = check_seed(seed)
+        self.rng = Random(self.seed)
         self.population: list[tuple[float, Architecture]] = []
         self.parent: Architecture | None = None
         self.asked = self.oldest = 0
@@ -87,6 +88,14 @@ class RegularizedEvolution:
             f"RegularizedEvolution(population={self.size},"
             f" sample={self.sample})"
         )
+
+    def settings(self) -> dict[str, Any]:
+        """What tells this strategy from another."""
+        return {
+            "population": self.size,
+            "sample": self.sample,
+            "seed": self.seed,
+        }
 
     def ask(self) -> Architecture:
         """Propose a random architecture at first, then a winner's mutation."""

@@ -56,8 +56,8 @@ class LocalSearch:
     """
 
     def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
-        self.space = space
-        self.rng = Random(check_seed(seed))
+        self.space, self.seed = space, check_seed(seed)
+        self.rng = Random(self.seed)
         self.centre: tuple[float, Architecture | None] = (-math.inf, None)
         # neighbours of the centre, in random order
         self.untried: list[Architecture] = []
@@ -68,6 +68,10 @@ class LocalSearch:
 
     def __repr__(self) -> str:
         return "LocalSearch()"
+
+    def settings(self) -> dict[str, Any]:
+        """What tells this strategy from another."""
+        return {"seed": self.seed}
 
     def ask(self) -> Architecture:
         """Propose an untried neighbour, or a new start if there is none."""

@@ -6,23 +6,29 @@ Taught in section 3.2 of the book.
 
 import json
 import math
+import os
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol, TypeAlias
 
-from tqdm import tqdm
-
-from metabook.data.files import load_state, save_state, write_whole
+from metabook.data.progress import progress_bar
+from metabook.data.settings import described, settings
 from metabook.nas.space import Architecture, SearchSpace
+from metabook.nas.trials import SearchResult, Trial
+from metabook.training.checkpoints import RunFolder
+from metabook.training.interrupts import CtrlC
 
-__all__ = ["SearchResult", "Strategy", "Trial", "search"]
+__all__ = ["Strategy", "search"]
 
 SAVE_EVERY = 1.0  # seconds between two checkpoints, at least
+SHARE = 0.05  # of the time that saving may take
+KEYS = {"strategy", "told", "history", "pending", "evaluated", "seconds"}
+
+# a score, or what went wrong
+_Outcome: TypeAlias = tuple[float | None, str | None]
 
 
 class Strategy(Protocol):
@@ -76,112 +82,15 @@ class Strategy(Protocol):
         """Go on exactly where `state_dict` was taken."""
 
 
-class Trial(NamedTuple):
-    """One line of a history.
-
-    ``repeated`` says that the score was remembered from an earlier trial of the
-    same network; ``error`` says what went wrong where ``score`` is ``None``.
-
-    Attributes
-    ----------
-    architecture : Architecture
-    score : float, optional
-    repeated : bool
-    error : str, optional
-
-    Examples
-    --------
-    >>> Trial((16, "skip"), 0.93)
-    Trial(architecture=(16, 'skip'), score=0.93, repeated=False, error=None)
-    """
-
-    architecture: Architecture
-    score: float | None
-    repeated: bool = False
-    error: str | None = None
-
-
-@dataclass
-class SearchResult:
-    """What `search` found.
-
-    Attributes
-    ----------
-    history : list of Trial
-        In the order told.
-    seconds : float
-        Time spent, over all resumed parts.
-
-    Examples
-    --------
-    >>> result = SearchResult(
-    ...     [
-    ...         Trial((8,), 0.5),
-    ...         Trial((16,), None, error="ValueError: no"),
-    ...         Trial((32,), 0.75),
-    ...     ]
-    ... )
-    >>> result.best, result.score
-    ((32,), 0.75)
-    """
-
-    history: list[Trial] = field(default_factory=list)
-    seconds: float = 0.0
-
-    @property
-    def _best(self) -> tuple[Architecture, float]:
-        found = [
-            (trial.score, trial.architecture)
-            for trial in self.history
-            if trial.score is not None
-        ]
-        if not found:
-            why = (
-                f"the first one says: {self.history[0].error}"
-                if self.history
-                else "none was made"
-            )
-            raise ValueError(
-                "no evaluation succeeded, so there is no best architecture;"
-                f" {why}"
-            )
-        score, arch = max(found, key=lambda pair: pair[0])
-        return arch, score
-
-    @property
-    def best(self) -> Architecture:
-        """The architecture with the highest score, the first of them. Its score
-        is the luckiest of many: measure it again.
-        """
-        return self._best[0]
-
-    @property
-    def score(self) -> float:
-        """The highest score that was told."""
-        return self._best[1]
-
-    def __repr__(self) -> str:
-        done = (
-            f"SearchResult({len(self.history):,} trials,"
-            f" {sum(t.repeated for t in self.history):,} repeated"
-        )
-        failed = sum(t.score is None for t in self.history)
-        if failed == len(self.history):
-            return f"{done}, {failed:,} failed)"
-        return (
-            f"{done}, {failed:,} failed; best {self.best}, score"
-            f" {self.score:.4f})"
-        )
-
-
 def search(
     strategy: Strategy,
     evaluate: Callable[[Architecture], float],
     budget: int,
+    *,
     seconds: float | None = None,
     executor: Executor | None = None,
     in_flight: int = 1,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> SearchResult:
     """Let a strategy propose architectures until the budget is spent; with a
@@ -217,9 +126,12 @@ def search(
         Folder for ``last.pt`` and ``log.jsonl`` (one trial a line), written
         every second and at the end. After an interruption the same line again
         goes on from there, and ends with the bits of an uninterrupted run. A
-        finished search goes on with a larger budget.
+        finished search goes on with a larger budget. A folder that holds a
+        search with another strategy, space, ``evaluate`` or ``in_flight`` is
+        refused; a strategy or an ``evaluate`` of your own is known by its
+        method ``settings()``.
     progress : bool
-        Show a bar, where the output is a terminal.
+        Show a bar, on a terminal or in a notebook.
 
     Returns
     -------
@@ -229,6 +141,11 @@ def search(
     ------
     ValueError
         If the folder holds a search with other settings or a longer one.
+    TypeError
+        With a folder, if it cannot be seen what tells the strategy, or
+        ``evaluate``, from another.
+    OSError
+        If the folder is being written by another process, or cannot be written.
 
     Warns
     -----
@@ -253,51 +170,66 @@ def search(
     for name, value in (("budget", budget), ("in_flight", in_flight)):
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")
-    run = _Run(
-        strategy,
-        evaluate,
-        executor,
-        None if checkpoint is None else Path(checkpoint),
+    run = _Run(strategy, evaluate, executor)
+    folder = RunFolder(
+        checkpoint,
+        "search",
+        KEYS,
+        lambda: {
+            "strategy": settings(strategy, "strategy"),
+            "space": settings(strategy.space, "space"),
+            "evaluate": described(evaluate, "evaluate"),
+            "in_flight": in_flight,
+        },
     )
-    run.resume(in_flight)
-    result, pending = run.result, run.pending
-    if len(result.history) > budget:
-        raise ValueError(
-            f"{checkpoint} holds {len(result.history)} trials already, more"
-            f" than {budget}"
-        )
-    clock = time.perf_counter() - result.seconds
-    bar = tqdm(
-        total=budget,
-        initial=len(result.history),
-        desc="search",
-        disable=None if progress else True,
-    )
-    try:
-        while len(result.history) < budget:
-            while len(pending) < min(in_flight, budget - len(result.history)):
-                if seconds is not None and result.seconds >= seconds:
-                    break
-                run.propose(strategy.ask())
-            if not pending:
-                break  # the time is over
-            trial = run.outcome(pending[0])
-            pending.popleft()
-            strategy.tell(trial.architecture, trial.score)
-            result.history.append(trial)
-            result.seconds = time.perf_counter() - clock
-            run.save()
-            bar.update()
-    finally:
-        bar.close()
-        run.cancel()
-    run.save(now=True)
-    return result
+    history, pending = run.result.history, run.pending
+    with (
+        folder.opened(lambda state: state["told"] >= budget) as state,
+        CtrlC() as ctrl_c,
+        progress_bar(total=budget, desc="search", show=progress) as bar,
+    ):
+        if state is not None:
+            with folder.naming():
+                run.load_state_dict(state)
+        if len(history) > budget:
+            raise ValueError(
+                f"{checkpoint} holds {len(history)} trials already, more than"
+                f" {budget}"
+            )
+        bar.update(before := len(history))
+        clock = time.perf_counter() - run.result.seconds
+        try:
+            while len(history) < budget:
+                while len(pending) < min(in_flight, budget - len(history)):
+                    if seconds is not None and run.result.seconds >= seconds:
+                        break
+                    run.propose(strategy.ask())
+                if not pending:
+                    break  # the time is over
+                try:
+                    with ctrl_c.let_through():
+                        trial = run.outcome(pending[0])
+                except BaseException:
+                    run.save(folder)  # what is done is kept
+                    raise
+                pending.popleft()
+                strategy.tell(trial.architecture, trial.score)
+                history.append(trial)
+                run.result.seconds = time.perf_counter() - clock
+                if time.monotonic() >= run.next_save:
+                    run.save(folder)
+                bar.update()
+        finally:
+            run.cancel()
+        if len(history) > before:
+            run.save(folder)
+        ctrl_c.check()
+    return run.result
 
 
 def _attempt(
     evaluate: Callable[[Architecture], float], arch: Architecture
-) -> tuple[float | None, str | None]:
+) -> _Outcome:
     """The score, or what went wrong. Runs where the executor runs it; what
     fails outside of it is not the network's fault.
     """
@@ -311,35 +243,29 @@ def _attempt(
 
 
 class _Run:
-    """The state of a search, and the folder that it is kept in."""
+    """All that a search depends on beside its settings."""
 
     def __init__(
         self,
         strategy: Strategy,
         evaluate: Callable[[Architecture], float],
         executor: Executor | None,
-        folder: Path | None,
     ) -> None:
         self.strategy, self.evaluate = strategy, evaluate
-        self.executor, self.folder = executor, folder
+        self.executor = executor
         self.result = SearchResult()
         self.pending: deque[Architecture] = deque()  # asked and not yet told
-        self.memory: dict[Architecture, tuple[float | None, str | None]] = {}
-        self.futures: dict[
-            Architecture, Future[tuple[float | None, str | None]]
-        ] = {}
-        self.config: dict[str, Any] = {}
-        self.saved = -math.inf
+        self.memory: dict[Architecture, _Outcome] = {}
+        self.evaluated: dict[Architecture, _Outcome] = {}  # and not yet told
+        self.futures: dict[Architecture, Future[_Outcome]] = {}
+        self.next_save = time.monotonic() + SAVE_EVERY
 
     def propose(self, arch: Architecture) -> None:
         """Note a proposal; a new network goes to the executor."""
         self.pending.append(arch)
         key = self.strategy.space.canonical(arch)
-        if (
-            self.executor is not None
-            and key not in self.memory
-            and key not in self.futures
-        ):
+        known = (self.memory, self.evaluated, self.futures)
+        if self.executor is not None and not any(key in d for d in known):
             self.futures[key] = self.executor.submit(
                 _attempt, self.evaluate, arch
             )
@@ -347,14 +273,16 @@ class _Run:
     def outcome(self, arch: Architecture) -> Trial:
         """Remember, wait for, or make the evaluation."""
         key = self.strategy.space.canonical(arch)
-        known = self.memory.get(key)
-        if known is not None:
-            return Trial(arch, known[0], True, known[1])
-        future = self.futures.get(key)
-        score, error = (
-            _attempt(self.evaluate, arch) if future is None else future.result()
-        )
-        self.futures.pop(key, None)
+        if key in self.memory:
+            score, error = self.memory[key]
+            return Trial(arch, score, True, error)
+        if key in self.evaluated:
+            score, error = self.evaluated.pop(key)
+        elif key in self.futures:
+            score, error = self.futures[key].result()
+            del self.futures[key]
+        else:
+            score, error = _attempt(self.evaluate, arch)
         if error is not None and all(
             e is None for _, e in self.memory.values()
         ):
@@ -372,61 +300,50 @@ class _Run:
         for future in self.futures.values():
             future.cancel()
 
-    def resume(self, in_flight: int) -> None:
-        """Go on from the folder's checkpoint, if its settings are these."""
-        if self.folder is None:
-            return
-        strategy = self.strategy
-        # the repr of object names an address in memory
-        named = type(strategy).__repr__ is not object.__repr__
-        self.config = {
-            "strategy": repr(strategy) if named else type(strategy).__name__,
-            "decisions": strategy.space.decisions,
-            "in_flight": in_flight,
+    def state_dict(self) -> dict[str, Any]:
+        """The state, with the keys of `KEYS`."""
+        done = {
+            key: future.result()
+            for key, future in self.futures.items()
+            if future.done()
+            and not future.cancelled()
+            and future.exception() is None
         }
-        last = self.folder / "last.pt"
-        if not last.exists():
-            return
-        state = load_state(last)
-        changed = [
-            k for k, v in self.config.items() if state["config"].get(k) != v
-        ]
-        if changed:
-            raise ValueError(
-                f"{self.folder} holds a search with other settings:"
-                f" {', '.join(changed)} differ. Choose another folder, or"
-                " remove this one"
-            )
+        return {
+            "strategy": self.strategy.state_dict(),
+            "told": len(self.result.history),
+            # one string: many small values take long to load
+            "history": json.dumps(self.result.history),
+            "pending": list(self.pending),
+            "evaluated": list((self.evaluated | done).items()),
+            "seconds": self.result.seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken."""
+        strategy, result = self.strategy, self.result
         strategy.load_state_dict(state["strategy"])
-        self.result.history = [Trial(*fields) for fields in state["history"]]
-        self.result.seconds = state["seconds"]
-        for trial in self.result.history:
+        for arch, *rest in json.loads(state["history"]):
+            result.history.append(Trial(tuple(arch), *rest))
+        result.seconds = state["seconds"]
+        for trial in result.history:
             self.memory.setdefault(
                 strategy.space.canonical(trial.architecture),
                 (trial.score, trial.error),
             )
+        self.evaluated = dict(state["evaluated"])
         for arch in state["pending"]:
             self.propose(arch)
 
-    def save(self, now: bool = False) -> None:
-        """Write the checkpoint, then the log up to it; both are small, but not
-        so small as to write every trial of a table.
-        """
-        if self.folder is None or not (
-            now or time.monotonic() - self.saved >= SAVE_EVERY
-        ):
+    def save(self, folder: RunFolder) -> None:
+        """Save, and not again for a while: tables answer faster than disks."""
+        if folder.path is None:
             return
-        history = self.result.history
-        save_state(
-            self.folder / "last.pt",
-            {
-                "config": self.config,
-                "strategy": self.strategy.state_dict(),
-                "history": [tuple(trial) for trial in history],
-                "pending": list(self.pending),
-                "seconds": self.result.seconds,
-            },
+        before, history = time.monotonic(), self.result.history
+        folder.save(
+            self.state_dict(),
+            lambda first: (trial._asdict() for trial in history[first:]),
         )
-        lines = "".join(json.dumps(trial._asdict()) + "\n" for trial in history)
-        write_whole(self.folder / "log.jsonl", lines.encode())
-        self.saved = time.monotonic()
+        now = time.monotonic()
+        pause = (now - before) / SHARE
+        self.next_save = now + max(SAVE_EVERY, pause)

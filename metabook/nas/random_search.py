@@ -3,8 +3,8 @@
 
 Read this file to write your own. A strategy proposes architectures and is told
 their scores. It has five names: `space`, `ask`, `tell`, `state_dict` and
-`load_state_dict`; `metabook.testing.check_strategy` tests whether they do what
-`search` needs.
+`load_state_dict`, and to be kept in a folder a sixth, `settings`;
+`metabook.testing.check_strategy` tests whether they do what `search` needs.
 
 Li & Talwalkar, *Random Search and Reproducibility for Neural Architecture
 Search*, 2019, https://arxiv.org/abs/1902.07638. Taught in section 3.2 of the
@@ -47,11 +47,17 @@ class RandomSearch:
     """
 
     def __init__(self, space: SearchSpace, *, seed: int = 0) -> None:
-        self.space = space
-        self.rng = Random(check_seed(seed))
+        self.space, self.seed = space, check_seed(seed)
+        self.rng = Random(self.seed)
 
     def __repr__(self) -> str:
         return "RandomSearch()"
+
+    def settings(self) -> dict[str, Any]:
+        """What tells this strategy from another: a search that is kept in a
+        folder is known by it.
+        """
+        return {"seed": self.seed}
 
     def ask(self) -> Architecture:
         """Propose an architecture, perhaps before the last score is known."""

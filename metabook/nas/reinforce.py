@@ -114,7 +114,9 @@ class Reinforce:
                 f"hidden is {hidden!r}; it must be an integer from 1"
             )
         self.space, self.entropy, self.decay = space, entropy, decay
-        self.rng = Random(check_seed(seed))
+        self.kind, self.hidden = controller, hidden
+        self.seed = check_seed(seed)
+        self.rng = Random(self.seed)
         lstm = controller == "lstm"
         self.lr = (0.005 if lstm else 0.1) if lr is None else lr
         self.controller = (
@@ -129,12 +131,21 @@ class Reinforce:
         self.worst: float | None = None
 
     def __repr__(self) -> str:
-        lstm = isinstance(self.controller, LSTMController)
-        kind = "lstm" if lstm else "independent"
         return (
-            f"Reinforce({kind!r}, lr={self.lr}, entropy={self.entropy},"
+            f"Reinforce({self.kind!r}, lr={self.lr}, entropy={self.entropy},"
             f" decay={self.decay})"
         )
+
+    def settings(self) -> dict[str, Any]:
+        """What tells this strategy from another."""
+        return {
+            "controller": self.kind,
+            "hidden": self.hidden if self.kind == "lstm" else None,
+            "lr": self.lr,
+            "entropy": self.entropy,
+            "decay": self.decay,
+            "seed": self.seed,
+        }
 
     @torch.no_grad()
     def probabilities(self, prefix: Architecture = ()) -> dict[Choice, float]:

@@ -10,7 +10,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice, product
 from random import Random
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+from metabook.data.settings import described
 
 __all__ = ["Architecture", "Choice", "SearchSpace"]
 
@@ -130,6 +132,15 @@ class SearchSpace:
     def __repr__(self) -> str:
         limit = "" if self.constraint is None else ", constrained"
         return f"SearchSpace({self.decisions}{limit})"
+
+    def settings(self) -> dict[str, Any]:
+        """What tells this space from others."""
+        return {
+            # a list, since the order of the decisions counts
+            "decisions": [[name, row] for name, row in self.decisions.items()],
+            "constraint": described(self.constraint, "constraint"),
+            "canonical": described(self._canonical, "canonical"),
+        }
 
     def named(self, arch: Architecture) -> dict[str, Choice]:
         """The architecture with the name of each decision."""

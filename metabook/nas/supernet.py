@@ -30,7 +30,7 @@ from metabook.metric.protonet import ProtoNet
 from metabook.nas.candidates import operation
 from metabook.nas.space import Architecture, SearchSpace
 from metabook.tasks.few_shot import FewShotTasks
-from metabook.training.train import half_cosine
+from metabook.training.schedules import half_cosine
 
 __all__ = ["Supernet", "shared_scores", "train_mixture", "train_paths"]
 

@@ -5,10 +5,12 @@ of milliseconds, with a known best. Taught in section 3.2 of the book.
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from metabook.data.settings import described
 from metabook.nas.space import Architecture, SearchSpace
 
 __all__ = ["Table"]
@@ -83,6 +85,18 @@ class Table:
         self._costs = {
             name: self._columns(f"costs[{name!r}]", of)[0]
             for name, of in (costs or {}).items()
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """What tells this table from others: space and accuracies."""
+        valid = {
+            budget: np.array(list(seeds.values()))
+            for budget, seeds in self._valid.items()
+        }
+        return {
+            "space": described(self.space),
+            "valid": described(valid),
+            "test": described(np.array(self._test)),
         }
 
     def _columns(self, name: str, values: ArrayLike) -> list[list[float]]:

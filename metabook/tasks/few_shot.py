@@ -4,12 +4,15 @@
 Taught in section 2.1 of the book.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from metabook.data.images import LabelledImages
 from metabook.data.random import check_seed, random_bits, random_choice
+from metabook.data.settings import described
 from metabook.tasks.episode import Episode
 from metabook.tasks.transform import Transform, transformed
 
@@ -101,6 +104,17 @@ class FewShotTasks:
             f"FewShotTasks({self.way}-way, {self.shot}-shot, {self.query}"
             f" queries, seed {self.seed}, {self.images})"
         )
+
+    def settings(self) -> dict[str, Any]:
+        """What tells these tasks from others."""
+        return {
+            "images": described(self.images),
+            "way": self.way,
+            "shot": self.shot,
+            "query": self.query,
+            "seed": self.seed,
+            "transform": described(self.transform, "transform"),
+        }
 
     def sample(self, tasks: int, start: int = 0) -> Episode:
         """Draw tasks ``start`` to ``start + tasks - 1``.

@@ -115,7 +115,7 @@ class EpisodeLoader(DataLoader[Sample]):
             dataset.tasks,
             dataset.tasks_per_batch,
         )
-        self.start = dataset.start
+        self.start, self.batches = dataset.start, batches
         super().__init__(
             dataset,
             batch_size=None,
@@ -125,6 +125,19 @@ class EpisodeLoader(DataLoader[Sample]):
             multiprocessing_context="spawn" if workers else None,
             # else each pass takes a number from the caller's own
             generator=torch.Generator(),
+        )
+
+    def after(self, batches: int) -> "EpisodeLoader":
+        """A loader of the same batches without so many first ones, which are
+        not drawn.
+        """
+        if batches == 0:
+            return self
+        size = self.tasks_per_batch
+        start = self.start + batches * size
+        left = None if self.batches is None else self.batches - batches
+        return EpisodeLoader(
+            EpisodeDataset(self.tasks, size, start), left, self.num_workers
         )
 
     def __iter__(self) -> Any:

@@ -6,6 +6,7 @@ Taught in section 3.1.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +60,10 @@ class Sinusoids:
             f"Sinusoids({self.shot}-shot, {self.query} queries, seed"
             f" {self.seed})"
         )
+
+    def settings(self) -> dict[str, Any]:
+        """What tells these tasks from others."""
+        return {"shot": self.shot, "query": self.query, "seed": self.seed}
 
     def waves(
         self, tasks: int, start: int = 0

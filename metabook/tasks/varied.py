@@ -5,6 +5,8 @@ examples for each class.
 Taught in section 2.1 of the book.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from metabook.data.random import (
     random_choice,
     random_uniform,
 )
+from metabook.data.settings import described
 from metabook.tasks.episode import Episode
 from metabook.tasks.transform import Transform, transformed
 
@@ -112,6 +115,17 @@ class VariedTasks:
             f"VariedTasks({a} to {b}-way, {c} to {d}-shot, {self.query}"
             f" queries, seed {self.seed}, {self.images})"
         )
+
+    def settings(self) -> dict[str, Any]:
+        """What tells these tasks from others."""
+        return {
+            "images": described(self.images),
+            "way": self.way,
+            "shot": self.shot,
+            "query": self.query,
+            "seed": self.seed,
+            "transform": described(self.transform, "transform"),
+        }
 
     def sample(self, tasks: int, start: int = 0) -> list[Episode]:
         """Draw tasks ``start`` to ``start + tasks - 1``, each an episode with

@@ -14,9 +14,9 @@ from typing import TypeVar, cast, overload
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from metabook.data.images import LabelledImages
+from metabook.data.progress import progress_bar
 from metabook.learner.protocol import Learner
 from metabook.learner.weights import like_weights
 from metabook.training.embeddable import (
@@ -186,11 +186,8 @@ class EmbeddedImages(LabelledImages):
         parts = torch.split(torch.arange(len(images)), EMBED_BATCH)
         vectors = []
         with torch.no_grad():
-            for rows in tqdm(
-                parts,
-                desc="embed",
-                disable=None if progress else True,
-                leave=False,
+            for rows in progress_bar(
+                parts, desc="embed", show=progress, leave=False
             ):
                 x = images.pixels(rows)
                 x = x if transform is None else transform(x)

@@ -10,8 +10,8 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from metabook.data.progress import progress_bar
 from metabook.learner.labels import columns_of, has_classes, label_columns
 from metabook.learner.protocol import Learner
 from metabook.learner.weights import like_weights
@@ -307,8 +307,8 @@ def _drawn(
 ) -> Iterator[tuple[int, Episode]]:
     """Episodes in turn, each with the number of its first task."""
     steps = range(start, start + episodes, batch)
-    for first in tqdm(
-        steps, desc="evaluate", disable=None if progress else True, leave=False
+    for first in progress_bar(
+        steps, desc="evaluate", show=progress, leave=False
     ):
         asked = min(batch, start + episodes - first)
         drawn = as_episodes(tasks.sample(asked, first))

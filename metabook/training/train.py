@@ -4,81 +4,49 @@
 Taught in section 2.1 of the book.
 """
 
-import hashlib
-import json
 import math
-import signal
-import threading
-import time
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from types import FrameType
-from typing import Any
+from time import perf_counter
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
-from tqdm import tqdm
+from torch import nn
 
-from metabook.data.files import load_state, save_state, write_whole
+from metabook.data.progress import progress_bar
+from metabook.data.settings import settings
 from metabook.learner.protocol import Learner
-from metabook.tasks.episode import Episode, as_episodes
+from metabook.tasks.episode import Episode
 from metabook.tasks.protocol import Tasks
+from metabook.training.checkpoints import RunFolder
 from metabook.training.evaluate import device_of, evaluate
-from metabook.training.scores import Score
+from metabook.training.history import History
+from metabook.training.interrupts import CtrlC
+from metabook.training.schedules import Schedule, Steps
+from metabook.training.state import KEYS, TrainingState, optimizer_settings
+from metabook.training.stream import Episodes, Stream, tasks_settings
 
-__all__ = ["History", "train"]
+__all__ = ["train"]
 
-
-@dataclass
-class History:
-    """What `train` saw.
-
-    Attributes
-    ----------
-    losses : list of float
-        Outer loss of every iteration.
-    validations : list of (iteration, mean, ci95)
-    best_iteration : int, optional
-        The iteration whose weights the learner now has; ``None`` without
-        validation.
-    seconds : float
-        Time spent training and validating, over all resumed parts.
-
-    Examples
-    --------
-    >>> import metabook as mb
-    >>> learner = mb.MAML(mb.MLP(1, 1), loss_fn=torch.nn.functional.mse_loss)
-    >>> history = mb.train(
-    ...     learner,
-    ...     mb.Sinusoids(),
-    ...     iterations=3,
-    ...     tasks_per_batch=2,
-    ...     progress=False,
-    ... )
-    >>> len(history.losses), history.best_iteration
-    (3, None)
-    """
-
-    losses: list[float] = field(default_factory=list)
-    validations: list[tuple[int, float, float]] = field(default_factory=list)
-    best_iteration: int | None = None
-    seconds: float = 0.0
+OnIteration: TypeAlias = Callable[[int, float, Learner], object]
 
 
 def train(
     learner: Learner,
-    tasks: Tasks,
+    tasks: Episodes,
     iterations: int = 2000,
     tasks_per_batch: int = 32,
+    *,
     lr: float = 1e-3,
     optimizer: torch.optim.Optimizer | None = None,
-    schedule: str = "constant",
+    schedule: Schedule = None,
+    clip: float | None = None,
     valid: Tasks | None = None,
     valid_episodes: int = 200,
     valid_every: int = 500,
-    checkpoint: str | Path | None = None,
+    on_iteration: OnIteration | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 100,
     progress: bool = True,
 ) -> History:
@@ -93,31 +61,48 @@ def train(
     ----------
     learner : Learner
         Changed in place, on its own device; in evaluation mode afterwards.
+        While it trains, modules that were put in evaluation mode, as a frozen
+        batch norm is, stay in it.
     tasks : FewShotTasks, Sinusoids, VariedTasks or another
         Anything with ``sample(tasks, start)``, which returns an `Episode`, or a
-        list of them with T = 1 each where tasks differ in shape.
-    iterations, tasks_per_batch : int
+        list of them with T = 1 each where tasks differ in shape. Or an iterable
+        of such batches, taken as they come; of these only an `episode_loader`
+        can be resumed.
+    iterations : int
+        Steps of the optimiser.
+    tasks_per_batch : int
+        Tasks a step; of an iterable, its own batches count.
     lr : float
         Step size of Adam, unless ``optimizer`` is given.
     optimizer : torch.optim.Optimizer, optional
         Over the learner's parameters.
-    schedule : {"constant", "cosine"}
+    schedule : {"constant", "cosine"}, callable or LRScheduler, optional
         ``"cosine"`` lets every step size fall to zero along half a cosine by
-        the last iteration.
+        the last iteration. A callable gets the share of the training that is
+        done, 0 to 1, and returns a factor. A scheduler of torch, over the
+        optimiser that is given, is stepped once an iteration.
+    clip : float, optional
+        Largest norm of the gradient over all parameters; a longer one is
+        scaled down.
     valid : tasks, optional
         Validation tasks. The learner ends with the weights of its best
         validation, not of its last iteration.
     valid_episodes, valid_every : int
         Size of a validation (always the same episodes), and iterations between
         two; the last one is at the end.
+    on_iteration : callable, optional
+        ``on_iteration(iteration, loss, learner)`` is called after each
+        iteration; they count from 1.
     checkpoint : path, optional
-        Folder for ``last.pt``, ``best.pt``, ``config.json`` and ``log.jsonl``
-        (one JSON object a line).
+        Folder for ``last.pt`` (the state), ``best.pt`` (the best weights, or
+        the last ones without validation: for ``torch.load``) and ``log.jsonl``
+        (one JSON object a line). A folder that holds a run with other settings
+        is refused; `Learner.settings` says what counts.
     checkpoint_every : int
         Iterations between two saves. Ctrl-C finishes the iteration, saves and
         stops; a second one stops at once.
     progress : bool
-        Show a bar, where the output is a terminal.
+        Show a bar, on a terminal or in a notebook.
 
     Returns
     -------
@@ -128,7 +113,10 @@ def train(
     FloatingPointError
         If the loss is not finite; the last checkpoint stays good.
     ValueError
-        If the folder holds a run with other settings, or a longer one.
+        If the folder holds a run with other settings or a longer one, the
+        episodes come to an end, or the learner learns nothing across tasks.
+    OSError
+        If the folder is being written by another process, or cannot be written.
 
     Examples
     --------
@@ -142,120 +130,167 @@ def train(
     >>> len(history.losses)
     5
     """
-    if schedule not in ("constant", "cosine"):
+    _check_numbers(
+        iterations=iterations,
+        tasks_per_batch=tasks_per_batch,
+        valid_episodes=valid_episodes,
+        valid_every=valid_every,
+        checkpoint_every=checkpoint_every,
+    )
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip is {clip}; it must be above 0")
+    if not any(p.requires_grad for p in learner.parameters()):
         raise ValueError(
-            f"schedule is {schedule!r}; choose 'constant' or 'cosine'"
+            f"no parameter of {type(learner).__name__} requires a gradient, so"
+            " that it learns nothing across tasks: evaluate it as it is"
         )
-    for name, value in (
-        ("iterations", iterations),
-        ("tasks_per_batch", tasks_per_batch),
-        ("valid_every", valid_every),
-    ):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
+    stream = Stream(tasks, tasks_per_batch)
+    if checkpoint is not None and stream.indexed is None:
+        raise ValueError(
+            f"a {type(tasks).__name__} cannot go on in the middle, so a run on"
+            " it cannot be resumed: leave checkpoint out, or train on tasks"
+            " with sample(tasks, start) or on an episode_loader"
+        )
     device = device_of(learner)
     optimizer = optimizer or torch.optim.Adam(
         learner.parameters(), lr=lr, fused=device.type in ("cpu", "cuda")
     )
-    run = _Run(
-        learner, optimizer, None if checkpoint is None else Path(checkpoint)
-    )
-    run.resume(
-        {
-            "learner": repr(learner),
-            "loss": getattr(learner.loss_fn, "__name__", repr(learner.loss_fn)),
-            "tasks": _fingerprint(tasks),
-            "tasks_per_batch": tasks_per_batch,
-            "optimizer": (
-                [type(optimizer).__name__]
-                + [
-                    {
-                        k: v
-                        for k, v in group.items()
-                        if k not in ("params", "lr")
-                    }
-                    for group in optimizer.param_groups
-                ]
-            ),
-            "lr": run.base_lrs,
-            "schedule": (
-                schedule if schedule == "constant" else [schedule, iterations]
-            ),
-            "valid": (
-                None
-                if valid is None
-                else [_fingerprint(valid), valid_episodes, valid_every]
-            ),
+    learner.check_optimizer(optimizer)
+    steps = Steps(optimizer, schedule, iterations)
+    keep_mode = _kept_in_evaluation_mode(learner)
+
+    def run_settings() -> dict[str, Any]:
+        of_valid = valid and {
+            "tasks": tasks_settings(valid, min(valid_episodes, 16)),
+            "episodes": valid_episodes,
+            "every": valid_every,
         }
-    )
+        frozen = [
+            n for n, p in learner.named_parameters() if not p.requires_grad
+        ]
+        return {
+            "learner": settings(learner, "learner"),
+            "frozen": frozen,
+            "in_evaluation_mode": sorted(keep_mode),
+            **stream.settings(),
+            "optimizer": optimizer_settings(optimizer),
+            "lr": steps.base,
+            "schedule": steps.settings(),
+            "clip": clip,
+            "valid": of_valid,
+        }
+
+    run = TrainingState(learner, optimizer, steps)
+    folder = RunFolder(checkpoint, "training", KEYS, run_settings)
     history = run.history
-    if len(history.losses) > iterations:
-        raise ValueError(
-            f"{checkpoint} holds {len(history.losses)} iterations already, more"
-            f" than {iterations}"
-        )
-    bar = tqdm(
-        total=iterations,
-        initial=len(history.losses),
-        desc="train",
-        disable=None if progress else True,
-    )
-    learner.train()
-    try:
-        with _between_iterations() as stop_if_asked:
-            while len(history.losses) < iterations:
-                stop_if_asked()
-                clock, done = time.perf_counter(), len(history.losses)
-                factor = (
-                    half_cosine(done / iterations)
-                    if schedule == "cosine"
-                    else 1.0
+
+    def save() -> None:
+        best = run.best_weights or learner.state_dict()
+        folder.save(run.state_dict(), history.lines, best)
+
+    @contextmanager
+    def saved_on_error() -> Iterator[None]:
+        try:  # between two iterations: what is done is kept
+            yield
+        except BaseException:
+            if history.losses:
+                save()
+            raise
+
+    with (
+        folder.opened(
+            lambda state: len(state["losses"]) >= iterations
+        ) as state,
+        CtrlC() as ctrl_c,
+        progress_bar(total=iterations, desc="train", show=progress) as bar,
+    ):
+        if folder.path is not None:
+            with folder.naming():
+                run.begin(state, folder.path / "best.pt")
+        if len(history.losses) > iterations:
+            raise ValueError(
+                f"{checkpoint} holds {len(history.losses)} iterations already,"
+                f" more than {iterations}"
+            )
+        bar.update(len(history.losses))
+        learner.train()
+        for name in keep_mode:
+            learner.get_submodule(name).training = False
+        batches = stream.start(len(history.losses))
+        try:
+            while (done := len(history.losses)) < iterations:
+                clock = perf_counter()
+                with saved_on_error(), ctrl_c.let_through():
+                    episodes = next(batches, None)
+                    if episodes is None:
+                        raise ValueError(
+                            f"the episodes came to an end after {done} of"
+                            f" {iterations} iterations: give as many, for"
+                            " example by itertools.cycle(list_of_episodes)"
+                        )
+                steps.set(done)
+                loss = _outer_step(
+                    learner,
+                    optimizer,
+                    [e.to(device) for e in episodes],
+                    done,
+                    clip,
                 )
-                for group, base in zip(
-                    optimizer.param_groups, run.base_lrs, strict=True
-                ):
-                    group["lr"] = base * factor
-                sample = as_episodes(
-                    tasks.sample(tasks_per_batch, done * tasks_per_batch)
-                )
-                history.losses.append(
-                    _outer_step(
-                        learner, optimizer, [e.to(device) for e in sample], done
-                    )
-                )
+                steps.step()
+                history.losses.append(loss)
                 done += 1
                 if valid is not None and (
                     done % valid_every == 0 or done == iterations
                 ):
-                    run.validated(
-                        evaluate(learner, valid, valid_episodes, progress=False)
+                    score = evaluate(
+                        learner, valid, valid_episodes, progress=False
                     )
-                    bar.set_postfix_str(
-                        f"valid {history.validations[-1][1]:.4f}"
-                    )
-                history.seconds += time.perf_counter() - clock
-                bar.update()
+                    run.validated(score)
+                    bar.set_postfix_str(f"valid {score.mean:.4f}")
+                history.seconds += perf_counter() - clock
+                if on_iteration is not None:
+                    with saved_on_error():
+                        on_iteration(done, loss, learner)
                 if done % checkpoint_every == 0 or done == iterations:
-                    run.save()
-    except _Asked:
-        run.save()
-        raise KeyboardInterrupt from None
-    finally:
-        bar.close()
-        for group, base in zip(
-            optimizer.param_groups, run.base_lrs, strict=True
-        ):
-            group["lr"] = base
-    run.finish()
-    learner.eval()
+                    save()
+                bar.update()
+            run.finish()
+        finally:
+            steps.give_back()
+            if folder.path is not None:
+                run.leave()
+        ctrl_c.check()
     return history
 
 
-def half_cosine(done: float) -> float:
-    """What is left of a step size that falls to zero along half a cosine, when
-    this share of the training is done.
+def _check_numbers(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(
+                f"{name} is {value}; it must be a whole number from 1"
+            )
+
+
+def _kept_in_evaluation_mode(learner: Learner) -> set[str]:
+    """The modules that training leaves in evaluation mode: those that were put
+    in it alone; and, of a learner that is in it as a whole, those without a
+    weight that is trained.
     """
-    return 0.5 + 0.5 * math.cos(math.pi * done)
+    frozen = {
+        name
+        for name, module in learner.named_modules()
+        if (of := list(module.parameters()))
+        and not any(p.requires_grad for p in of)
+    }
+
+    def inside(name: str) -> bool:
+        return any(f"{name}.".startswith(f"{f}.") for f in frozen)
+
+    return {
+        name
+        for name, module in learner.named_modules()
+        if not module.training and (learner.training or inside(name))
+    }
 
 
 def _outer_step(
@@ -263,182 +298,42 @@ def _outer_step(
     optimizer: torch.optim.Optimizer,
     episodes: list[Episode],
     iteration: int,
+    clip: float | None,
 ) -> float:
     """One update of the parameters; if it cannot be made, weights and buffers
     stay those of the iteration before.
     """
     buffers = {name: b.clone() for name, b in learner.named_buffers()}
-    optimizer.zero_grad()
-    loss = float(
-        learner.backward(episodes[0])
-        if len(episodes) == 1
-        else learner.backward_each(episodes)
-    )
-    bad = [
-        n
-        for n, p in learner.named_parameters()
-        if p.grad is not None and not bool(torch.isfinite(p.grad).all())
-    ]
-    if math.isfinite(loss) and not bad:
-        optimizer.step()
-        return loss
-    for name, b in learner.named_buffers():
-        b.copy_(buffers[name])
-    what = (
-        f"the loss is {loss}"
-        if not math.isfinite(loss)
-        else f"the gradient of {bad[0]} is not finite"
-    )
-    raise FloatingPointError(
-        f"{what} at iteration {iteration}; the weights are those of the"
-        " iteration before. A smaller step size, in the inner loop first, is"
-        " the usual cure; look also for infinite or missing values in the data"
-    )
-
-
-def _fingerprint(tasks: Tasks) -> str:
-    """What the tasks deliver, not what they are called: other data, seed, way
-    or shot gives another string.
-    """
-    sample = tasks.sample(1, 0)
-    digest = hashlib.sha256()
-    # where tasks differ in shape, the first one says too little about the
-    # others
-    for episode in (
-        [sample]
-        if isinstance(sample, Episode)
-        else as_episodes(tasks.sample(16, 0))
-    ):
-        for part in (
-            episode.support_x,
-            episode.support_y,
-            episode.query_x,
-            episode.query_y,
-        ):
-            digest.update(
-                str(tuple(part.shape)).encode() + part.cpu().numpy().tobytes()
-            )
-    return digest.hexdigest()[:16]
-
-
-class _Asked(Exception):
-    """Ctrl-C was pressed during the iteration that has just ended."""
-
-
-@contextmanager
-def _between_iterations() -> Iterator[Callable[[], None]]:
-    """Hold Ctrl-C back until the function that this yields is called: between
-    two iterations a checkpoint makes sense.
-    """
-    asked: list[int] = []
-
-    def stop_if_asked() -> None:
-        if asked:
-            raise _Asked
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield stop_if_asked  # only the main thread is told of signals
-        return
-    before = signal.signal(signal.SIGINT, note)
     try:
-        yield stop_if_asked
-    finally:
-        signal.signal(signal.SIGINT, before)
+        optimizer.zero_grad()
+        learner.zero_grad()  # also of weights that the optimiser has not
+        with torch.enable_grad():
+            loss = float(
+                learner.backward(episodes[0])
+                if len(episodes) == 1
+                else learner.backward_each(episodes)
+            )
+        _check_finite(learner, loss, iteration)
+    except BaseException:
+        for name, b in learner.named_buffers():
+            b.copy_(buffers[name])
+        raise
+    if clip is not None:
+        nn.utils.clip_grad_norm_(learner.parameters(), clip)
+    optimizer.step()
+    return loss
 
 
-class _Run:
-    """The state of a training run, and the folder that it is kept in."""
-
-    def __init__(
-        self,
-        learner: Learner,
-        optimizer: torch.optim.Optimizer,
-        folder: Path | None,
-    ) -> None:
-        self.learner, self.optimizer, self.folder = learner, optimizer, folder
-        self.base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
-        self.history = History()
-        self.best_mean: float | None = None
-        self.best_weights: dict[str, Tensor] | None = None
-
-    def resume(self, config: dict[str, Any]) -> None:
-        """Go on from the folder's checkpoint, if its settings are these."""
-        if self.folder is None:
-            return
-        text = json.dumps(config, indent=1, default=str)
-        settings, last = self.folder / "config.json", self.folder / "last.pt"
-        if last.exists():
-            before = json.loads(settings.read_text("utf8"))
-            now = json.loads(text)
-            changed = [k for k in now if before.get(k) != now[k]]
-            if changed:
-                raise ValueError(
-                    f"{self.folder} holds a run with other settings:"
-                    f" {', '.join(changed)} differ (see config.json). Choose"
-                    " another folder, or remove this one"
-                )
-            self._load(load_state(last))
-        write_whole(settings, text.encode())
-
-    def validated(self, score: Score) -> None:
-        """Record a validation, and keep the weights if they are the best."""
-        self.history.validations.append(
-            (len(self.history.losses), score.mean, score.ci95)
+def _check_finite(learner: Learner, loss: float, iteration: int) -> None:
+    what = f"the loss is {loss}" if not math.isfinite(loss) else ""
+    for name, p in learner.named_parameters():
+        finite = p.grad is None or bool(torch.isfinite(p.grad).all())
+        if not what and not finite:
+            what = f"the gradient of {name} is not finite"
+    if what:
+        raise FloatingPointError(
+            f"{what} at iteration {iteration + 1}; the weights are those of the"
+            " iteration before. A smaller step size, in the inner loop first,"
+            " is the usual cure; look also for infinite or missing values in"
+            " the data"
         )
-        if score.better_than(self.best_mean):
-            self.best_mean = score.mean
-            self.history.best_iteration = len(self.history.losses)
-            self.best_weights = {
-                name: w.detach().clone()
-                for name, w in self.learner.state_dict().items()
-            }
-
-    def save(self) -> None:
-        """Write the checkpoint, then the log up to it."""
-        if self.folder is None:
-            return
-        history = self.history
-        save_state(
-            self.folder / "last.pt",
-            {
-                "learner": self.learner.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "history": vars(history),
-                "best_weights": self.best_weights,
-                "best_mean": self.best_mean,
-                "random_state": torch.get_rng_state(),
-                "cuda_random_state": torch.cuda.get_rng_state_all(),
-            },
-        )
-        if self.best_weights is not None:
-            save_state(self.folder / "best.pt", self.best_weights)
-        lines: list[dict[str, Any]] = [
-            {"iteration": i + 1, "loss": loss}
-            for i, loss in enumerate(history.losses)
-        ]
-        for iteration, mean, ci95 in history.validations:
-            lines[iteration - 1] |= {"valid": mean, "ci95": ci95}
-        write_whole(
-            self.folder / "log.jsonl",
-            "".join(json.dumps(line) + "\n" for line in lines).encode(),
-        )
-
-    def finish(self) -> None:
-        """Give the learner the weights of its best validation."""
-        if self.best_weights is not None:
-            self.learner.load_state_dict(self.best_weights)
-
-    def _load(self, state: dict[str, Any]) -> None:
-        self.learner.load_state_dict(state["learner"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.history = History(**state["history"])
-        self.best_mean = state["best_mean"]
-        self.best_weights = state["best_weights"]
-        torch.set_rng_state(state["random_state"])
-        if state["cuda_random_state"]:
-            torch.cuda.set_rng_state_all(state["cuda_random_state"])

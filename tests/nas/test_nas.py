@@ -3,7 +3,6 @@
 
 import copy
 import inspect
-import json
 import math
 import pickle
 import random
@@ -260,93 +259,6 @@ def test_what_cannot_be_called_is_not_tried_a_thousand_times():
         TypeError, match="evaluate is 0.5; it must be a function"
     ):
         mb.nas.search(mb.nas.RandomSearch(SPACE), 0.5, budget=1000)
-
-
-# --- resuming ---
-
-
-@pytest.mark.parametrize("save_every", [0.0, 3600.0])
-@pytest.mark.parametrize(("in_flight", "workers"), [(1, 0), (3, 0), (3, 2)])
-def test_a_search_resumes_bit_for_bit(
-    make, tmp_path, monkeypatch, in_flight, workers, save_every
-):
-    monkeypatch.setattr(loop, "SAVE_EVERY", save_every)
-
-    def run(strategy, limit, folder):
-        calls = []
-
-        def interrupted(arch):
-            calls.append(arch)
-            if len(calls) > limit:
-                raise KeyboardInterrupt
-            return evaluate(arch)
-
-        executor = ThreadPoolExecutor(workers) if workers else None
-        return mb.nas.search(
-            strategy,
-            interrupted,
-            30,
-            executor=executor,
-            in_flight=in_flight,
-            checkpoint=folder,
-        )
-
-    whole = make()
-    expected = run(whole, math.inf, None)
-    # a checkpoint replaces the seed of later parts
-    for seed, limit in ((0, 6), (7, 0), (7, 1), (7, 3)):
-        with pytest.raises(KeyboardInterrupt):
-            run(make(seed), limit, tmp_path)
-    parts = make(7)
-    found = run(parts, math.inf, tmp_path)
-    assert found.history == expected.history
-    assert same(whole.state_dict(), parts.state_dict())
-    logged = [
-        json.loads(line)
-        for line in (tmp_path / "log.jsonl").read_text().splitlines()
-    ]
-    assert [
-        mb.nas.Trial(tuple(line.pop("architecture")), **line) for line in logged
-    ] == expected.history
-
-
-def test_a_finished_search_is_not_made_again_and_a_larger_budget_goes_on(
-    make, tmp_path
-):
-    first = mb.nas.search(make(), evaluate, budget=20, checkpoint=tmp_path)
-    again = mb.nas.search(make(), pytest.fail, budget=20, checkpoint=tmp_path)
-    assert again.history == first.history
-    assert again.seconds >= first.seconds
-    more = mb.nas.search(make(), evaluate, budget=35, checkpoint=tmp_path)
-    assert more.history == mb.nas.search(make(), evaluate, budget=35).history
-    with pytest.raises(
-        ValueError, match="holds 35 trials already, more than 20"
-    ):
-        mb.nas.search(make(), evaluate, budget=20, checkpoint=tmp_path)
-
-
-def test_a_checkpoint_of_another_search_is_refused_by_what_differs(tmp_path):
-    def run(strategy, in_flight=1):
-        mb.nas.search(
-            strategy, evaluate, 5, checkpoint=tmp_path, in_flight=in_flight
-        )
-
-    evolution = mb.nas.RegularizedEvolution
-    run(evolution(SPACE, population=5, sample=2))
-    with pytest.raises(ValueError, match="other settings: strategy differ"):
-        run(evolution(SPACE, population=6, sample=2))
-    with pytest.raises(
-        ValueError, match="other settings: strategy, in_flight differ"
-    ):
-        run(mb.nas.RandomSearch(SPACE), in_flight=2)
-    with pytest.raises(ValueError, match="other settings: decisions differ"):
-        run(
-            evolution(
-                mb.nas.SearchSpace({"one": [0, 1], "two": ["a"], "three": [1]}),
-                population=5,
-                sample=2,
-            )
-        )
 
 
 # --- proxies ---

@@ -314,7 +314,7 @@ def test_a_resumed_run_ends_with_the_same_bits_and_other_ranges_are_refused(
         mb.VariedTasks(images, way=(3, 6), shot=(1, 2), query=2),
         mb.VariedTasks(images, (3, 5), (1, 3), 2),
     ):
-        with pytest.raises(ValueError, match="other settings: tasks differ"):
+        with pytest.raises(ValueError, match=r"tasks\.(way|shot)\[1\] \(was"):
             mb.train(fresh(), other, 5, 2, checkpoint=tmp_path, progress=False)
 
 

@@ -4,6 +4,7 @@ with the command that made it.
 """
 
 import json
+import math
 import os
 import platform
 from datetime import date
@@ -11,7 +12,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-__all__ = ["environment", "load", "names", "save"]
+from metabook.data.files import write_whole
+
+__all__ = ["environment", "load", "names", "save", "write"]
 
 
 def load(name: str) -> dict[str, Any]:
@@ -75,11 +78,27 @@ def save(name: str, result: dict[str, Any], folder: Path | None = None) -> Path:
     >>> save("coin", coin)  # doctest: +SKIP
     """
     path = (folder or Path(str(files(__name__)))) / f"{name}.json"
-    path.write_text(
-        json.dumps(result | {"environment": environment()}, indent=2) + "\n",
-        "utf8",
-    )
+    write(path, result)
     return path
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    """Write a result with its ``environment`` to a file of any name, whole or
+    not at all; a number that is not finite, which JSON lacks, becomes null.
+    """
+    whole = _finite(result | {"environment": environment()})
+    text = json.dumps(whole, indent=2, allow_nan=False) + "\n"
+    write_whole(path, text.encode())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def environment() -> dict[str, str | int]:
