@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metabook.data.progress import progress_bar
 from metabook.learner.labels import columns_of, has_classes, label_columns
+from metabook.learner.precision import forget_casts
 from metabook.learner.protocol import Learner
 from metabook.learner.weights import like_weights
 from metabook.tasks.episode import Episode, as_episodes
@@ -268,6 +269,7 @@ def score_episodes(
             raise ValueError(f"{name} is {value}; it must be at least {least}")
     rows: list[np.ndarray] = []
     measure: Accuracy | TaskByTask | None = None
+    forget_casts()
     with as_found(learner), torch.no_grad():
         for first, episode in _drawn(tasks, episodes, start, batch, progress):
             where = f"in episodes {first} to {first + len(episode) - 1}"

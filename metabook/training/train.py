@@ -16,11 +16,12 @@ from torch import nn
 
 from metabook.data.progress import progress_bar
 from metabook.data.settings import settings
+from metabook.learner.precision import forget_casts, refuse_float16
 from metabook.learner.protocol import Learner
 from metabook.tasks.episode import Episode
 from metabook.tasks.protocol import Tasks
 from metabook.training.checkpoints import RunFolder
-from metabook.training.evaluate import device_of, evaluate
+from metabook.training.evaluate import device_of, evaluate, placed
 from metabook.training.history import History
 from metabook.training.interrupts import CtrlC
 from metabook.training.schedules import Schedule, Steps
@@ -61,6 +62,7 @@ def train(
     ----------
     learner : Learner
         Changed in place, on its own device; in evaluation mode afterwards.
+        Episodes in float32 are taken to the type of its weights.
         While it trains, modules that were put in evaluation mode, as a frozen
         batch norm is, stay in it.
     tasks : FewShotTasks, Sinusoids, VariedTasks or another
@@ -114,7 +116,8 @@ def train(
         If the loss is not finite; the last checkpoint stays good.
     ValueError
         If the folder holds a run with other settings or a longer one, the
-        episodes come to an end, or the learner learns nothing across tasks.
+        episodes come to an end, the learner learns nothing across tasks, or
+        its weights are float16.
     OSError
         If the folder is being written by another process, or cannot be written.
 
@@ -144,6 +147,7 @@ def train(
             f"no parameter of {type(learner).__name__} requires a gradient, so"
             " that it learns nothing across tasks: evaluate it as it is"
         )
+    refuse_float16(learner)
     stream = Stream(tasks, tasks_per_batch)
     if checkpoint is not None and stream.indexed is None:
         raise ValueError(
@@ -232,7 +236,7 @@ def train(
                 loss = _outer_step(
                     learner,
                     optimizer,
-                    [e.to(device) for e in episodes],
+                    [placed(e, learner) for e in episodes],
                     done,
                     clip,
                 )
@@ -305,6 +309,7 @@ def _outer_step(
     """
     buffers = {name: b.clone() for name, b in learner.named_buffers()}
     try:
+        forget_casts()
         optimizer.zero_grad()
         learner.zero_grad()  # also of weights that the optimiser has not
         with torch.enable_grad():

@@ -320,9 +320,7 @@ def test_one_core_does_it_all_where_a_copy_would_not_do(tasks):
     net, episode = small_conv(out=5, norm="none"), tasks.sample(2)
     with torch.autocast("cpu", torch.bfloat16):
         a, b = (
-            outer_gradient(
-                mb.MAML(net, 0.1, first_order=True, threads=n), episode
-            )
+            outer_gradient(mb.JointTraining(net, 0.1, threads=n), episode)
             for n in (1, 2)
         )
     assert torch.equal(a, b)
