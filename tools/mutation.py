@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Which small mistakes in the package would the tests notice?
 
-    pip install cosmic-ray
-    python tools/mutation.py --sample 400 --seed 0 --jobs 2
+    make mutants    # or: python tools/mutation.py --sample 400 --seed 0
 
 draws places of the code by the seed, makes one mutation of cosmic-ray at each
 of them in a copy of the repository, and runs the tests of its room there. It
@@ -54,6 +53,9 @@ FILES = [
     ),
     *(ROOT / "metabook" / "nas" / f"{name}.py" for name in STRATEGIES),
 ]
+# of other rooms: what is tried on every learner and every strategy
+OF_ALL = ["tests/data/test_every_setting.py"]
+OF_ALL += ["tests/learner/test_learner_contract.py"]
 NEEDED = ["metabook", "tests", "tools", "pyproject.toml"]
 # what fails wherever it is run (a shift of floats, the union of numbers), or
 # is mostly the same (`is` for `==`), would only flatter
@@ -105,7 +107,7 @@ def tests_of(path: Path) -> list[str]:
         )
 
     tests = sorted((ROOT / "tests" / room).rglob("test_*.py"), key=strangeness)
-    return [str(p.relative_to(ROOT)) for p in (path, *tests)]
+    return [*(str(p.relative_to(ROOT)) for p in (path, *tests)), *OF_ALL]
 
 
 class FirstFailure:

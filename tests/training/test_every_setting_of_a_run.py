@@ -4,7 +4,6 @@ it may change without a word.
 """
 
 import dataclasses
-import inspect
 
 import pytest
 import torch
@@ -190,6 +189,24 @@ def test_every_option_of_a_scheduler_counts_and_where_it_is_does_not(
     assert differences(before, settings(3, **plain)) == []
 
 
+def test_of_a_scheduler_of_ones_own_what_is_public_must_be_known():
+    class Mine(lr_scheduler.StepLR):
+        pass
+
+    sgd = made(torch.optim.SGD)
+    mine = Mine(sgd, 2)
+    plain = Steps(sgd, mine, 10).settings()
+    mine._cache = object()  # its own business
+    assert Steps(sgd, mine, 10).settings() == plain
+    mine.helper = object()
+    with pytest.raises(TypeError, match=r"schedule\.helper is a object"):
+        Steps(sgd, mine, 10).settings()
+    mine.helper = 3  # the way out: something that can be seen
+    assert differences(plain, Steps(sgd, mine, 10).settings(), "schedule") == [
+        "schedule.helper (was 'not there', is 3)"
+    ]
+
+
 # --- tasks that do not say what they are ---
 
 
@@ -212,11 +229,11 @@ class Silent:
         return episodes
 
 
-@pytest.mark.parametrize("part", inspect.signature(mb.Episode).parameters)
+@pytest.mark.parametrize(
+    "part", ["support_x", "support_y", "query_x", "query_y"]
+)
 @pytest.mark.parametrize("task", range(5))
 def test_every_part_of_every_first_task_counts(images, task, part):
-    if part == "class_names":
-        pytest.skip("a name changes no result")
     tasks = mb.VariedTasks(images, way=(3, 5), shot=(1, 2), query=2)
     plain = tasks_settings(Silent(tasks), 5)
     assert plain == tasks_settings(Silent(tasks), 5)
