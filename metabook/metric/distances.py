@@ -93,7 +93,13 @@ def cosine(queries: Tensor, prototypes: Tensor) -> Tensor:
     ... )
     tensor([[[0., 1., 2.]]])
     """
-    return 1 - F.normalize(queries, dim=-1) @ F.normalize(prototypes, dim=-1).mT
+    # of unit vectors: 1 - a.b = |a - b|^2 / 2, where small angles keep digits
+    half = squared_euclidean(
+        F.normalize(queries, dim=-1), F.normalize(prototypes, dim=-1)
+    )
+    # a vector of zeros has no direction: at a right angle to all
+    zeros = ~queries.any(dim=-1)[:, :, None], ~prototypes.any(dim=-1)[:, None]
+    return (half + zeros[0] + zeros[1]) / 2
 
 
 DISTANCES: dict[str, Distance] = {

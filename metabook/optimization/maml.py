@@ -67,6 +67,10 @@ class MAML(InnerLoopLearner):
         If the model has normalisation with running statistics (tasks would see
         each other through them), nothing to adapt, or a layer that cannot be
         vectorized although this was asked for.
+    RuntimeError
+        By `backward`, if the second derivatives of the model are wrong, as with
+        torch's weight norm. That is tried once, on the first task; the
+        environment variable ``METABOOK_PROBE=0`` switches it off.
 
     References
     ----------

@@ -3,9 +3,15 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import metabook as mb
-from metabook.metric.distances import DISTANCES, euclidean, squared_euclidean
+from metabook.metric.distances import (
+    DISTANCES,
+    cosine,
+    euclidean,
+    squared_euclidean,
+)
 
 
 def far_and_close(mean=100.0, spread=0.01, dtype=torch.float32):
@@ -21,14 +27,30 @@ def naive(z, c):
     return (z[:, :, None] - c[:, None]).square().sum(dim=-1)
 
 
+NAIVE = {
+    "squared_euclidean": naive,
+    "euclidean": lambda z, c: naive(z, c).sqrt(),
+    "manhattan": lambda z, c: (z[:, :, None] - c[:, None]).abs().sum(dim=-1),
+    "cosine": lambda z, c: (
+        1 - F.cosine_similarity(z[:, :, None], c[:, None], dim=-1)
+    ),
+}
+
+
 @pytest.mark.parametrize("mean", [0.0, 1.0, 100.0])
-@pytest.mark.parametrize("name", ["squared_euclidean", "euclidean"])
+@pytest.mark.parametrize("name", DISTANCES)
 def test_they_agree_with_the_differences_in_double_precision(name, mean):
     z, c = far_and_close(mean)
-    exact = naive(z.double(), c.double())
-    if name == "euclidean":
-        exact = exact.sqrt()
-    assert torch.allclose(DISTANCES[name](z, c).double(), exact, rtol=1e-5)
+    exact = NAIVE[name](z.double(), c.double())
+    rtol = 1e-3 if name == "cosine" else 1e-5
+    assert torch.allclose(DISTANCES[name](z, c).double(), exact, rtol, atol=0)
+
+
+def test_zeros_have_no_direction():
+    z, c = far_and_close(mean=0.0)
+    z[0, 0], c[0, 1] = 0, 0
+    assert torch.equal(cosine(z, c)[0, 0], torch.ones(5))
+    assert torch.allclose(cosine(z, c)[0, :, 1], torch.ones(75))
 
 
 def test_so_do_their_gradients():
@@ -50,6 +72,7 @@ def test_so_do_their_second_derivatives():
     assert torch.autograd.gradcheck(squared_euclidean, (z, c))
     assert torch.autograd.gradgradcheck(squared_euclidean, (z, c))
     assert torch.autograd.gradgradcheck(euclidean, (z, c))
+    assert torch.autograd.gradgradcheck(cosine, (z, c))
 
 
 def test_a_point_has_no_distance_from_itself():

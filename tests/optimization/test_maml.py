@@ -66,6 +66,26 @@ def test_the_outer_gradient_is_right_through_normalisation_and_convolution(
     assert_exact(learner, episode, atol=1e-8)
 
 
+class BatchNorm(nn.Module):
+    """Batch norm that is no layer, hence not written out side by side."""
+
+    def forward(self, x):
+        return F.batch_norm(x, None, None, training=True)
+
+
+@pytest.mark.parametrize("vectorized", [False, True])
+def test_the_outer_gradient_is_right_through_torchs_own_batch_norm(vectorized):
+    """Under vmap of torch.func.grad its second derivatives are wrong (2.13);
+    here gradients are taken outside of vmap.
+    """
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(2, 4), BatchNorm(), nn.Tanh(), nn.Linear(4, 3)
+    ).double()
+    learner = mb.MAML(net, inner_lr=0.5, inner_steps=2, vectorized=vectorized)
+    assert_exact(learner, task_batch(), atol=1e-8)
+
+
 def test_first_order_is_another_gradient_and_says_so_by_its_name_alone():
     episode, net = task_batch(), curved_net()
     second, first = (
