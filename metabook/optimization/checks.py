@@ -2,15 +2,24 @@
 """What an inner loop refuses, since it would compute something else."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.utils.parametrizations import _WeightNorm
 
-__all__ = ["frozen_norms", "refuse_modes", "refuse_unfit_layers"]
+from metabook.learner.probes import hooks_of
+
+__all__ = [
+    "frozen_norms",
+    "hooks_of_layers",
+    "hooks_of_weights",
+    "refuse_half_precision",
+    "refuse_hooks_of_weights",
+    "refuse_modes",
+    "refuse_unfit_layers",
+]
 
 
-def refuse_modes(device: torch.device, steps: int, second_order: bool) -> None:
-    """Refuse what the inner loop cannot do, or cannot do right."""
+def refuse_modes(steps: int) -> None:
+    """Refuse what the inner loop cannot do."""
     if steps < 0:
         raise ValueError(f"steps is {steps}; it cannot be negative")
     if torch.is_inference_mode_enabled():
@@ -18,26 +27,59 @@ def refuse_modes(device: torch.device, steps: int, second_order: bool) -> None:
             "the inner loop takes gradients, which torch.inference_mode()"
             " forbids: use torch.no_grad(), under which no graph is kept either"
         )
-    if torch.is_autocast_enabled(device.type) and second_order and steps:
-        raise RuntimeError(
-            "under autocast the second derivatives of the inner loop would be"
-            " computed in half precision, which ruins them: leave autocast, or"
-            " use first_order=True"
+
+
+def refuse_half_precision(weights: dict[str, Tensor]) -> None:
+    """Refuse second derivatives in half precision, which would be ruined."""
+    for name, w in weights.items():
+        if torch.is_autocast_enabled(w.device.type):
+            raise RuntimeError(
+                "under autocast the second derivatives of the inner loop would"
+                " be computed in half precision, which ruins them: leave"
+                " autocast"
+            )
+        if w.dtype.itemsize < 4:
+            raise ValueError(
+                f"{name} is {w.dtype}: the second derivatives of the inner loop"
+                " would be computed in half precision, which ruins them. Make"
+                " the learner .float(), and the data"
+            )
+
+
+def hooks_of_layers(model: nn.Module) -> list[str]:
+    """The names of the layers with hooks that a pass calls."""
+    return [
+        name or "the model"
+        for name, module in model.named_modules()
+        if any(hooks_of(module))
+    ]
+
+
+def hooks_of_weights(model: nn.Module) -> list[str]:
+    """The names of the parameters whose gradient goes through hooks."""
+    return [
+        name
+        for name, p in model.named_parameters()
+        if p._backward_hooks or p._post_accumulate_grad_hooks
+    ]
+
+
+def refuse_hooks_of_weights(model: nn.Module) -> None:
+    """Refuse hooks where autograd does not compute the outer gradient, so that
+    they would not be called.
+    """
+    if names := hooks_of_weights(model):
+        raise ValueError(
+            f"{names[0]} has a hook, which would not be called: the outer"
+            " gradient does not come to it from autograd. Remove the hook, and"
+            " change .grad after backward"
         )
 
 
-def refuse_unfit_layers(model: nn.Module, first_order: bool) -> None:
-    """Refuse layers through which tasks would see each other, or whose second
-    derivative is wrong.
-    """
+def refuse_unfit_layers(model: nn.Module) -> None:
+    """Refuse layers through which tasks would see each other."""
     frozen = frozen_norms(model)
     for name, module in model.named_modules():
-        if isinstance(module, _WeightNorm) and not first_order:
-            raise ValueError(
-                f"{name} is torch's weight norm, whose second derivative is"
-                " wrong, without a word (seen in torch 2.13): write g * v /"
-                " v.norm() out in the model, or use first_order=True"
-            )
         if _has_running_statistics(module) and name not in frozen:
             raise ValueError(
                 f"{name or 'the model'} is a {type(module).__name__} with"
