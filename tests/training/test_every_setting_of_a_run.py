@@ -107,6 +107,21 @@ def test_another_part_in_evaluation_mode_is_another_run(tmp_path, part):
     assert len(train(tmp_path / "another", learner, 3).losses) == 3
 
 
+@pytest.mark.parametrize("others", [1, 2, 3])
+def test_other_initial_weights_are_named_and_counted(tmp_path, others):
+    train(tmp_path)
+    learner = waver()
+    names = [name for name, _ in learner.named_parameters()][:others]
+    with torch.no_grad():
+        for name in names:
+            learner.get_parameter(name).add_(1)
+    more = ["", " and 1 more", " and 2 more"][others - 1]
+    with pytest.raises(
+        ValueError, match=f"initial weights differ: {names[0]}{more}\\. Make"
+    ):
+        train(tmp_path, learner, iterations=3)
+
+
 # --- optimisers and schedulers of torch ---
 
 ADAM = {"betas": (0.8, 0.9), "eps": 1e-4, "weight_decay": 0.1, "amsgrad": True}
