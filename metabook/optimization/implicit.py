@@ -95,7 +95,7 @@ class ImplicitMAML(MAML):
         self.lam, self.cg_steps = lam, cg_steps
 
     def extra_repr(self) -> str:
-        """The settings that make another method or another run."""
+        """The settings, for printing."""
         settings = f"inner_lr={self.inner_lr}, inner_steps={self.inner_steps}"
         return f"{settings}, lam={self.lam}, cg_steps={self.cg_steps}"
 

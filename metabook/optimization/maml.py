@@ -111,7 +111,7 @@ class MAML(InnerLoopLearner):
         )
 
     def extra_repr(self) -> str:
-        """The settings that make another method or another run."""
+        """The settings, for printing."""
         order = "first" if self.first_order else "second"
         text = (
             f"inner_lr={self.inner_lr}, inner_steps={self.inner_steps},"

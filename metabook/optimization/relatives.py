@@ -93,7 +93,7 @@ class ANIL(MAML):
             )
 
     def extra_repr(self) -> str:
-        """The settings that make another method or another run."""
+        """The settings, for printing."""
         return f"{super().extra_repr()}, head={self.head!r}"
 
     def adapted(self) -> Weights:

@@ -84,7 +84,7 @@ class Reptile(MAML):
         )
 
     def extra_repr(self) -> str:
-        """The settings that make another method or another run."""
+        """The settings, for printing."""
         return f"inner_lr={self.inner_lr}, inner_steps={self.inner_steps}"
 
     def loss(self, episode: Episode) -> Tensor:

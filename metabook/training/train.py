@@ -26,7 +26,7 @@ from metabook.training.distributed import Processes, joined
 from metabook.training.evaluate import device_of, evaluate, placed
 from metabook.training.history import History
 from metabook.training.interrupts import CtrlC
-from metabook.training.schedules import Schedule, Steps
+from metabook.training.schedules import Schedule, StepSizes
 from metabook.training.state import KEYS, TrainingState, optimizer_settings
 from metabook.training.stream import Episodes, Stream, tasks_settings
 
@@ -172,7 +172,7 @@ def train(
         learner.parameters(), lr=lr, fused=device.type in ("cpu", "cuda")
     )
     learner.check_optimizer(optimizer)
-    steps = Steps(optimizer, schedule, iterations)
+    steps = StepSizes(optimizer, schedule, iterations)
     keep_mode = _kept_in_evaluation_mode(learner)
 
     def run_settings() -> dict[str, Any]:

@@ -137,6 +137,11 @@ class Execution:
                 return loss
         if self.programs is not None:
             _refuse_hooks(learner)
+            if type(learner).add_gradient is not Method.add_gradient:
+                raise ValueError(
+                    f"{type(learner).__name__} has an add_gradient of its own,"
+                    " which is not what would be compiled: use compiled=False"
+                )
         tasks = len(episode)
 
         def gradient(part: Episode) -> float:
