@@ -3,6 +3,8 @@
 up again.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -11,13 +13,17 @@ import torch
 from torch import Tensor
 
 from metabook.data.digests import tensor_digest
-from metabook.data.settings import described, differences
+from metabook.data.settings import described, differences, settings
 from metabook.learner.protocol import Learner
+from metabook.tasks.episode import Episode
+from metabook.training.checkpoints import RunFolder
 from metabook.training.history import History
+from metabook.training.modes import stay_in_evaluation_mode
+from metabook.training.outer_step import outer_step
 from metabook.training.schedules import Steps
 from metabook.training.scores import Score
 
-__all__ = ["KEYS", "TrainingState", "optimizer_settings"]
+__all__ = ["KEYS", "TrainingState"]
 
 KEYS = {"start", "learner", "optimizer", "schedule", "losses", "validations"}
 KEYS |= {"best_iteration", "best_weights", "seconds", "random", "cuda_random"}
@@ -46,19 +52,49 @@ class TrainingState:
         self, learner: Learner, optimizer: torch.optim.Optimizer, steps: Steps
     ) -> None:
         self.learner, self.optimizer, self.steps = learner, optimizer, steps
+        self.still = stay_in_evaluation_mode(learner)
         self.history = History()
         self.start: dict[str, str] = {}
         self.best_weights: dict[str, Tensor] | None = None
+
+    @property
+    def done(self) -> int:
+        """Iterations so far."""
+        return len(self.history.losses)
+
+    def settings(self) -> dict[str, Any]:
+        """What tells this training from another one, apart from the tasks."""
+        named = self.learner.named_parameters()
+        return {
+            "learner": settings(self.learner, "learner"),
+            "frozen": [name for name, p in named if not p.requires_grad],
+            "in_evaluation_mode": self.still,
+            "optimizer": _optimizer(self.optimizer),
+            "lr": self.steps.base,
+            "schedule": self.steps.settings(),
+        }
+
+    def update(self, episodes: list[Episode], clip: float | None) -> float:
+        """One step of the outer loop; returns the loss."""
+        self.steps.set(self.done)
+        try:
+            loss = outer_step(self.learner, self.optimizer, episodes, clip)
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"at iteration {self.done + 1} {error}"
+            ) from None
+        self.steps.step()
+        self.history.losses.append(loss)
+        return loss
 
     def validated(self, score: Score) -> None:
         """Record a validation, and keep the weights if they are the best so
         far.
         """
-        history, done = self.history, len(self.history.losses)
-        best = history.best
-        history.validations.append((done, score.mean, score.ci95))
+        history, best = self.history, self.history.best
+        history.validations.append((self.done, score.mean, score.ci95))
         if score.better_than(best and best[0]):
-            history.best_iteration = done
+            history.best_iteration = self.done
             self.best_weights = {
                 name: w.detach().clone()
                 for name, w in self.learner.state_dict().items()
@@ -146,6 +182,23 @@ class TrainingState:
         """Note with which weights the learner is left."""
         _left[self.learner] = self.start, digests(self.learner.state_dict())
 
+    def save(self, folder: RunFolder) -> None:
+        """Save state, log and best weights."""
+        best = self.best_weights or self.learner.state_dict()
+        folder.save(self.state_dict(), self.history.lines, best)
+
+    @contextmanager
+    def kept_in(self, folder: RunFolder) -> Iterator[None]:
+        """Between two iterations: what is done is saved if something goes wrong
+        in here.
+        """
+        try:
+            yield
+        except BaseException:
+            if self.done:
+                self.save(folder)
+            raise
+
 
 def digests(weights: dict[str, Any]) -> dict[str, str]:
     """A digest of every tensor, by its name."""
@@ -156,9 +209,7 @@ def digests(weights: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def optimizer_settings(
-    optimizer: torch.optim.Optimizer,
-) -> list[dict[str, Any]]:
+def _optimizer(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     """The options of every group of parameters by name, but not the step sizes,
     which a schedule moves.
     """

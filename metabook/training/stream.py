@@ -4,6 +4,7 @@ them by number, from a loader of such tasks, or from any iterable.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 from typing import Any, TypeAlias
 
 from metabook.data.digests import digest, tensor_digest
@@ -66,18 +67,29 @@ class Stream:
         }
 
     def start(self, done: int) -> Iterator[list[Episode]]:
-        """The batches of iteration ``done`` and the following."""
-        if isinstance(self.source, Tasks):
-            return self._sampled(self.source, done)
-        if isinstance(self.source, EpisodeLoader):
-            return map(as_episodes, self.source.after(done))
-        return map(as_episodes, self.source)
+        """The batches of iteration ``done`` and the following.
 
-    def _sampled(self, tasks: Tasks, done: int) -> Iterator[list[Episode]]:
-        size = self.tasks_per_batch
-        while True:
-            yield as_episodes(tasks.sample(size, done * size))
+        Raises
+        ------
+        ValueError
+            When they have come to an end.
+        """
+        for batch in self._from(done):
+            yield as_episodes(batch)
             done += 1
+        raise ValueError(
+            f"the episodes came to an end after {done} iterations: give as many"
+            " as there are iterations, for example by"
+            " itertools.cycle(list_of_episodes)"
+        )
+
+    def _from(self, done: int) -> Iterable[Episode | Sequence[Episode]]:
+        if isinstance(self.source, Tasks):
+            size, sample = self.tasks_per_batch, self.source.sample
+            return (sample(size, i * size) for i in count(done))
+        if isinstance(self.source, EpisodeLoader):
+            return self.source.after(done)
+        return self.source
 
 
 def tasks_settings(tasks: Tasks, episodes: int) -> dict[str, Any]:
