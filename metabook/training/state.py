@@ -12,8 +12,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from metabook.data.differences import differences
 from metabook.data.digests import tensor_digest
-from metabook.data.settings import described, differences, settings
+from metabook.data.settings import described, settings
 from metabook.learner.protocol import Learner
 from metabook.tasks.episode import Episode
 from metabook.training.checkpoints import RunFolder
