@@ -3,7 +3,7 @@
 meta-learning.
 """
 
-from metabook import nas
+from metabook import nas, testing
 from metabook.data.dataset import from_dataset
 from metabook.data.digits import digits
 from metabook.data.folder import image_folder
@@ -94,5 +94,6 @@ __all__ = [
     "nas",
     "omniglot",
     "save",
+    "testing",
     "train",
 ]

@@ -106,8 +106,8 @@ def test_every_public_name_is_documented(name):
     thing = getattr(mb, name)
     doc = inspect.getdoc(thing)
     assert doc, name
-    # a base class and a record: nothing to show that a subclass does not
-    if name not in ("Learner", "History"):
+    # a base class, a record and a room: nothing to show that others do not
+    if name not in ("Learner", "History", "testing"):
         assert "Examples" in doc, f"{name} has no example"
 
 

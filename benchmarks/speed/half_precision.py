@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 import metabook as mb
-from metabook.training.scores import Comparison
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 import command
@@ -110,10 +109,12 @@ def run(
             learner, test, of_test["way"], [of_test["shot"]], of_test
         ).values()
         found[name] = percent(scores[name])["accuracy"]
-    both = Comparison(scores["bfloat16"], scores["float32"])
+    difference = mean_ci95(
+        100 * (scores["bfloat16"].scores - scores["float32"].scores), digits=3
+    )
     return found | {
-        "difference": round(100 * both.mean, 3),
-        "difference_ci95": round(100 * both.ci95, 3),
+        "difference": difference["mean"],
+        "difference_ci95": difference["ci95"],
     }
 
 

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from metabook.learner.labels import check_batch, label_columns
 from metabook.learner.losses import LossFn
+from metabook.learner.precision import is_cast, uncast
 from metabook.learner.protocol import Learner, State
+from metabook.learner.weights import first_weight
 from metabook.models.outputs import one_tensor
 
 __all__ = ["EmbeddingLearner"]
@@ -41,7 +43,8 @@ class EmbeddingLearner(Learner):
         ``torch.bfloat16``, where the processor is faster at it (on a CPU: with
         AVX512-BF16 or AMX; others may be slower). Weights, gradients and the
         scoring keep their own type, and so does all of evaluation. The gradient
-        of an episode then errs by about a tenth of its length.
+        of an episode then errs by about a tenth of its length. Autocast around
+        a call reaches the network alone, too (`metabook.learner.precision`).
 
     Examples
     --------
@@ -81,7 +84,8 @@ class EmbeddingLearner(Learner):
         label_columns(support_y)  # labels are checked before the network runs
         s = support_x.shape[1]
         z = self.embed(torch.cat([support_x, query_x], dim=1))  # (T, S + Q, D)
-        return self.score(z[:, :s], support_y, z[:, s:])
+        with uncast(z.device):
+            return self.score(z[:, :s], support_y, z[:, s:])
 
     def remember(self, support_x: Tensor, support_y: Tensor) -> State:
         """The encoded support set, `summary`; but the support set itself where
@@ -89,7 +93,9 @@ class EmbeddingLearner(Learner):
         """
         if self.training or self.transductive:
             return super().remember(support_x, support_y)
-        z, y = self.summary(self.embed(support_x), support_y)
+        z = self.embed(support_x)
+        with uncast(z.device):
+            z, y = self.summary(z, support_y)
         return {"support_z": z, "support_y": y}
 
     def answer(self, state: State, query_x: Tensor) -> Tensor:
@@ -97,7 +103,9 @@ class EmbeddingLearner(Learner):
         if "support_x" in state:
             return super().answer(state, query_x)
         z, y = state["support_z"], state["support_y"]
-        return self.score(z, y, self.embed(query_x))
+        query_z = self.embed(query_x)
+        with uncast(z.device):
+            return self.score(z, y, query_z)
 
     def summary(
         self, support_z: Tensor, support_y: Tensor
@@ -142,8 +150,7 @@ class EmbeddingLearner(Learner):
         """What the network makes of examples (T, B, ...): (T, B, ...)."""
         if self.training and self.embedding_dtype is not None:
             with torch.autocast(x.device.type, self.embedding_dtype):
-                z = torch.stack([*map(self._embedded, x)])
-            return z.to(torch.promote_types(z.dtype, torch.float32))
+                return torch.stack([*map(self._embedded, x)])
         if self.transductive or self.training:
             return torch.stack([*map(self._embedded, x)])
         examples = x.flatten(0, 1)
@@ -152,4 +159,9 @@ class EmbeddingLearner(Learner):
         return z.view(*x.shape[:2], *z.shape[1:])
 
     def _embedded(self, x: Tensor) -> Tensor:
-        return one_tensor(self.embedding(x))
+        z = one_tensor(self.embedding(x))
+        if not is_cast(z):
+            return z
+        # scored in the type of the weights, and kept in it
+        weight = first_weight(self)
+        return z.to(x.dtype if weight is None else weight.dtype)

@@ -8,6 +8,8 @@ Taught in section 2.1 of the book.
 import torch
 from torch import Tensor, nn
 
+from metabook.learner.precision import forget_casts, is_cast
+
 __all__ = [
     "check_batch",
     "check_dtype",
@@ -126,6 +128,7 @@ def check_batch(
     learner: nn.Module, support_x: Tensor, support_y: Tensor, query_x: Tensor
 ) -> None:
     """Refuse tensors that are not one batch of tasks, and say which."""
+    forget_casts()
     for name, value in (
         ("support_x", support_x),
         ("support_y", support_y),
@@ -162,6 +165,7 @@ def check_queries(
     """Refuse queries that are not of so many tasks, or whose examples have
     another shape than those of the support sets.
     """
+    forget_casts()
     if not isinstance(query_x, Tensor):
         raise ValueError(
             f"query_x is a {type(query_x).__name__}; predictors take tensors:"
@@ -183,7 +187,7 @@ def check_dtype(name: str, x: Tensor, weight: Tensor) -> None:
     if (
         x.is_floating_point()
         and x.dtype != weight.dtype
-        and not torch.is_autocast_enabled(x.device.type)
+        and not (is_cast(x) and is_cast(weight))
     ):
         raise ValueError(
             f"{name} is {x.dtype} but the weights are {weight.dtype}: use"

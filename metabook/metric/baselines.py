@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from metabook.data.global_random import random_numbers_of
 from metabook.learner.embedding import EmbeddingLearner
 from metabook.learner.labels import check_batch, label_columns
+from metabook.learner.precision import forget_casts, uncast, widened
 from metabook.learner.protocol import Learner, State
 from metabook.metric.distances import (
     Distance,
@@ -212,20 +213,25 @@ class FineTuning(NotMetaLearned, EmbeddingLearner):
         state = super().remember(support_x, support_y)
         if "support_x" in state:  # its vectors depend on the queries
             return state
-        w, b = self.heads(state["support_z"], state["support_y"])
+        z, y = state["support_z"], state["support_y"]
+        with uncast(z.device):
+            w, b = self.heads(z, y)
         return {"w": w.detach(), "b": b.detach()}
 
     def answer(self, state: State, query_x: Tensor) -> Tensor:
         """The scores of queries by each task's own head."""
         if "support_x" in state:
             return super().answer(state, query_x)
-        return self._scores(self.embed(query_x), state["w"], state["b"])
+        z = self.embed(query_x)
+        with uncast(z.device):
+            return self._scores(z, state["w"], state["b"])
 
     def heads(
         self, support_z: Tensor, support_y: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Train the heads: weights (T, way, D) and biases (T, way)."""
-        support_z = support_z.detach()
+        dtype = support_z.dtype
+        support_z = support_z.detach().to(widened(dtype))
         prototypes = compute_prototypes(support_z, support_y)  # (T, way, D)
         columns = label_columns(support_y)[1]
         cosine = self.head == "cosine"
@@ -242,7 +248,7 @@ class FineTuning(NotMetaLearned, EmbeddingLearner):
                     losses.mean(dim=1).sum(), [w, b], allow_unused=True
                 )
                 optimizer.step()
-        return w, b
+        return w.to(dtype), b.to(dtype)
 
     def _scores(self, z: Tensor, w: Tensor, b: Tensor) -> Tensor:
         if self.head == "linear":
@@ -318,23 +324,30 @@ class FullFineTuning(NotMetaLearned):
     def answer(self, state: State, query_x: Tensor) -> Tensor:
         """The scores of queries by each task's own network."""
         way, features = state["1.weight"].shape[1:]
-        head = _linear_from_zero(features, way, like=query_x)
+        like = next(self.embedding.parameters(), query_x)
+        head = _linear_from_zero(features, way, like=like)
         net = nn.Sequential(copy.deepcopy(self.embedding), head).eval()
         scores = []
         for t, x in enumerate(query_x):
             net.load_state_dict({name: w[t] for name, w in state.items()})
+            forget_casts()
             scores.append(net(x).detach())
         return torch.stack(scores)
 
     def _train(self, x: Tensor, y: Tensor, way: int) -> nn.Module:
         """The network of one task, in evaluation mode."""
         body = copy.deepcopy(self.embedding).train()
+        like = next(body.parameters(), x)
+        wide = widened(like.dtype)
+        body, x = body.to(wide), x.to(wide) if x.is_floating_point() else x
         with torch.no_grad():
-            head = _linear_from_zero(one_tensor(body(x)).shape[1], way, like=x)
+            features = one_tensor(body(x)).shape[1]
+        head = _linear_from_zero(features, way, like=like).to(wide)
         net = nn.Sequential(body, head)
         optimizer = torch.optim.Adam(net.parameters(), lr=self.lr)
         with torch.enable_grad():
             for rows in self._rows(len(x)):
+                forget_casts()
                 optimizer.zero_grad()
                 loss = F.cross_entropy(net(x[rows]), y[rows])
                 loss.backward()  # type: ignore[no-untyped-call]

@@ -20,7 +20,11 @@ Examples
 
 from metabook.nas import candidates, nasbench201, proxies, supernet
 from metabook.nas.evolution import RegularizedEvolution
-from metabook.nas.glyph_table import glyph_space, glyph_table
+from metabook.nas.glyph_table import (
+    glyph_measurements,
+    glyph_space,
+    glyph_table,
+)
 from metabook.nas.local_search import LocalSearch
 from metabook.nas.loop import Strategy, search
 from metabook.nas.nasbench201_file import load_nasbench201
@@ -42,6 +46,7 @@ __all__ = [
     "Table",
     "Trial",
     "candidates",
+    "glyph_measurements",
     "glyph_space",
     "glyph_table",
     "load_nasbench201",

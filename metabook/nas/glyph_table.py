@@ -7,11 +7,12 @@ Taught in section 3.2 of the book.
 import json
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from metabook.nas.space import SearchSpace
 from metabook.nas.tables import Table
 
-__all__ = ["glyph_space", "glyph_table"]
+__all__ = ["glyph_measurements", "glyph_space", "glyph_table"]
 
 OPERATIONS = ("skip", "conv1", "conv3", "conv5", "sep5")
 
@@ -27,6 +28,21 @@ def glyph_space() -> SearchSpace:
     625
     """
     return SearchSpace({f"block{i}": OPERATIONS for i in (1, 2, 3, 4)})
+
+
+@cache
+def glyph_measurements() -> dict[str, Any]:
+    """All that the table was made from: the command, its protocol, and every
+    number, a column for each measure with a row for each network.
+
+    Examples
+    --------
+    >>> glyph_measurements()["command"]
+    'python benchmarks/sections/glyph_table.py'
+    """
+    text = (files("metabook.nas") / "glyph_table.json").read_text("utf8")
+    measurements: dict[str, Any] = json.loads(text)
+    return measurements
 
 
 @cache
@@ -55,8 +71,7 @@ def glyph_table() -> Table:
     >>> table.cost(("conv3", "conv3", "conv3", "conv3"), "parameters")
     7184.0
     """
-    text = (files("metabook.nas") / "glyph_table.json").read_text("utf8")
-    result = json.loads(text)
+    result = glyph_measurements()
     columns = result["table"]
     valid = {b: columns[f"valid_{b}"] for b in result["budgets"]}
     costs = {

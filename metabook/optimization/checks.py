@@ -9,20 +9,14 @@ from torch.nn.utils.parametrizations import _WeightNorm
 __all__ = ["frozen_norms", "refuse_modes", "refuse_unfit_layers"]
 
 
-def refuse_modes(device: torch.device, steps: int, second_order: bool) -> None:
-    """Refuse what the inner loop cannot do, or cannot do right."""
+def refuse_modes(steps: int) -> None:
+    """Refuse what the inner loop cannot do."""
     if steps < 0:
         raise ValueError(f"steps is {steps}; it cannot be negative")
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
             "the inner loop takes gradients, which torch.inference_mode()"
             " forbids: use torch.no_grad(), under which no graph is kept either"
-        )
-    if torch.is_autocast_enabled(device.type) and second_order and steps:
-        raise RuntimeError(
-            "under autocast the second derivatives of the inner loop would be"
-            " computed in half precision, which ruins them: leave autocast, or"
-            " use first_order=True"
         )
 
 

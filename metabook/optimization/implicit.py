@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metabook.learner.losses import LossFn
+from metabook.learner.precision import refuse_half_precision
 from metabook.optimization.inner_loop import Weights, add_to_grad
 from metabook.optimization.maml import MAML
 from metabook.tasks.episode import Episode
@@ -124,6 +125,7 @@ class ImplicitMAML(MAML):
         """Add this part's share of the implicit gradient of the mean query loss
         to ``.grad``, and return its share of that loss.
         """
+        refuse_half_precision(self.adapted())
         with torch.no_grad():
             phi = self.learn(part.support_x, part.support_y, way)
         phi = {name: phi[name].requires_grad_() for name in self.adapted()}

@@ -23,6 +23,7 @@ from metabook.learner.labels import (
     query_targets,
 )
 from metabook.learner.losses import LossFn, is_cross_entropy
+from metabook.learner.precision import refuse_half_precision
 from metabook.learner.protocol import ClassNames, Predictor, State
 from metabook.optimization.checks import (
     frozen_norms,
@@ -354,7 +355,9 @@ class InnerLoopLearner(Method):
         # the caller's gradients are on: the result stays connected to theta
         connected = torch.is_grad_enabled()
         second_order = connected and not self.first_order_now()
-        refuse_modes(x.device, steps, second_order)
+        refuse_modes(steps)
+        if connected and steps:
+            refuse_half_precision(self.adapted())
         theta = {
             name: p.expand(len(x), *p.shape)
             for name, p in self.adapted().items()

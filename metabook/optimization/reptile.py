@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metabook.learner.losses import LossFn
+from metabook.learner.precision import refuse_half_precision
 from metabook.optimization.inner_loop import add_to_grad
 from metabook.optimization.maml import MAML
 from metabook.tasks.episode import Episode
@@ -97,6 +98,7 @@ class Reptile(MAML):
         """Add this part's share of ``theta - mean_i phi_i`` to ``.grad``, and
         return its share of the loss after the inner loop, on the same examples.
         """
+        refuse_half_precision(self.adapted())
         x = torch.cat([part.support_x, part.query_x], dim=1)
         y = torch.cat([part.support_y, part.query_y], dim=1)
         with torch.no_grad():

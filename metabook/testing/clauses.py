@@ -107,7 +107,8 @@ def check_the_shape(learner: Learner, episode: Episode) -> None:
     scores = answer(learner, episode)
     way = label_columns(episode.support_y)[0].shape[1]
     expected = (*episode.query_y.shape, way)
-    if tuple(scores.shape) != expected:
+    of_two = (*episode.query_y.shape, 1)  # one score says which of the two
+    if tuple(scores.shape) not in (expected, of_two if way == 2 else expected):
         fail(
             learner,
             f"returns scores of shape {tuple(scores.shape)} in place of (tasks,"

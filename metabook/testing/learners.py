@@ -10,6 +10,7 @@ from typing import TypeAlias
 import torch
 
 from metabook.data.glyphs import glyphs
+from metabook.learner.labels import has_classes
 from metabook.learner.protocol import Learner
 from metabook.tasks.episode import Episode
 from metabook.tasks.few_shot import FewShotTasks
@@ -103,9 +104,9 @@ def check_learner(learner: Learner, episode: Episode | None = None) -> None:
         )
     with as_found(learner), torch.no_grad():
         for clause in (
-            OF_REGRESSION
-            if episode.support_y.is_floating_point()
-            else OF_CLASSIFICATION
+            OF_CLASSIFICATION
+            if has_classes(episode.support_y)
+            else OF_REGRESSION
         ):
             _hold(clause, learner, episode)
 

@@ -13,6 +13,7 @@ from metabook.data.global_random import (
     random_numbers_of,
     watched_random_numbers,
 )
+from metabook.learner.labels import has_classes
 from metabook.tasks.episode import Episode, as_episodes
 from metabook.tasks.protocol import Tasks
 from metabook.testing.asking import close, fail
@@ -120,7 +121,7 @@ def _check_batches(tasks: Tasks, whole: list[Episode]) -> None:
 
 
 def _check_labels(tasks: Tasks, i: int, task: Episode) -> None:
-    if task.support_y.is_floating_point():
+    if not has_classes(task.support_y):
         return
     shown = set(task.support_y.flatten().tolist())
     foreign = set(task.query_y.flatten().tolist()) - shown

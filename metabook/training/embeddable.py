@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metabook.data.global_random import watched_random_numbers
 from metabook.data.images import LabelledImages
+from metabook.learner.precision import uncast
 from metabook.learner.protocol import Learner
 from metabook.tasks.episode import Episode, as_episodes
 from metabook.tasks.protocol import Tasks
@@ -114,7 +115,8 @@ def first_vectors(learner: Learner, tasks: ImageTasks) -> Tensor:
     with as_found(learner), torch.no_grad():
         whole = learner(x, y, q)
         z = embeds.embed(torch.cat([x, q], dim=1))
-        parts = embeds.score(z[:, : x.shape[1]], y, z[:, x.shape[1] :])
+        with uncast(z.device):
+            parts = embeds.score(z[:, : x.shape[1]], y, z[:, x.shape[1] :])
     _check_close(
         parts,
         whole,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from metabook.data.images import LabelledImages
 from metabook.data.progress import progress_bar
+from metabook.learner.precision import uncast
 from metabook.learner.protocol import Learner
 from metabook.learner.weights import like_weights
 from metabook.training.embeddable import (
@@ -28,7 +29,7 @@ from metabook.training.embeddable import (
     first_vectors,
     on_vectors,
 )
-from metabook.training.evaluate import score_episodes
+from metabook.training.evaluate import device_of, score_episodes
 from metabook.training.folding import folded
 from metabook.training.metrics import MetricFn
 from metabook.training.scores import Score
@@ -135,7 +136,9 @@ def evaluate_embedded(
             learner,
             on_vectors(each, passes[one_pass]),
             episodes,
-            lambda *parts: cast(Embeds, learner).score(*parts)[None],
+            uncast(device_of(learner))(
+                lambda *parts: cast(Embeds, learner).score(*parts)[None]
+            ),
             start=start,
             batch=batch,
             progress=progress,

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from metabook.data.progress import progress_bar
-from metabook.learner.labels import query_targets
+from metabook.learner.labels import columns_of, has_classes, label_columns
+from metabook.learner.precision import forget_casts
 from metabook.learner.protocol import Learner
 from metabook.learner.weights import like_weights
 from metabook.tasks.episode import Episode, as_episodes
@@ -127,10 +128,10 @@ def evaluate(
     progress : bool
         Show a bar, where the output is a terminal.
     metric : {"accuracy", "loss"} or callable, optional
-        Accuracy for classes, and the learner's own loss for regression, unless
-        given. ``metric(scores, targets)`` of one task returns a number: scores
-        (Q, way) meet columns (Q,), and predictions of floating targets meet
-        targets of the same shape, both on the CPU.
+        Accuracy for classes, and the learner's own loss for other targets,
+        unless given. ``metric(scores, targets)`` of one task returns a number:
+        scores (Q, way) meet columns (Q,), and predictions of other targets meet
+        the targets as they are, both on the CPU.
     higher_is_better : bool
         Of a metric of one's own; accuracy and loss know.
 
@@ -268,6 +269,7 @@ def score_episodes(
             raise ValueError(f"{name} is {value}; it must be at least {least}")
     rows: list[np.ndarray] = []
     measure: Accuracy | TaskByTask | None = None
+    forget_casts()
     with as_found(learner), torch.no_grad():
         for first, episode in _drawn(tasks, episodes, start, batch, progress):
             where = f"in episodes {first} to {first + len(episode) - 1}"
@@ -275,16 +277,16 @@ def score_episodes(
             predictions = predict(
                 episode.support_x, episode.support_y, episode.query_x
             )
-            targets = query_targets(episode.support_y, episode.query_y)
+            targets, way = _targets(episode)
             if not bool(torch.isfinite(predictions).all()):
                 raise FloatingPointError(
                     f"a prediction {where} is not finite: the learner diverged;"
                     " a smaller step size is the usual cure"
                 )
             measure = measure or choose_metric(
-                metric, higher_is_better, learner, targets
+                metric, higher_is_better, learner, classed=way is not None
             )
-            rows.append(measure(predictions, targets, episode.class_names))
+            rows.append(measure(predictions, targets, way, episode.class_names))
             if not np.isfinite(rows[-1]).all():
                 raise FloatingPointError(
                     f"{measure.name} {where} is not finite, though the"
@@ -320,6 +322,14 @@ def _drawn(
             )
         for i, episode in enumerate(drawn):
             yield first + i, episode  # a list has one task an episode
+
+
+def _targets(episode: Episode) -> tuple[Tensor, int | None]:
+    """Columns and the number of classes; other targets as they are."""
+    if not has_classes(episode.support_y):
+        return episode.query_y, None
+    classes, _ = label_columns(episode.support_y)
+    return columns_of(episode.query_y, classes), classes.shape[1]
 
 
 def placed(episode: Episode, learner: Learner) -> Episode:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metabook.learner.labels import chosen_columns
 from metabook.learner.protocol import Learner
 
 __all__ = ["Accuracy", "MetricFn", "TaskByTask", "choose_metric"]
@@ -26,14 +27,15 @@ def choose_metric(
     metric: str | MetricFn | None,
     higher_is_better: bool,
     learner: Learner,
-    targets: Tensor,
+    classed: bool,
 ) -> "Accuracy | TaskByTask":
-    """What ``metric`` means for this learner and for targets of this kind.
+    """What ``metric`` means for this learner, and for targets that are class
+    labels or something else.
 
     Raises
     ------
     ValueError
-        If there is no such metric, or floating targets meet the accuracy.
+        If there is no such metric, or no accuracy of such targets.
     """
     if callable(metric):
         name = getattr(metric, "__name__", type(metric).__name__)
@@ -43,9 +45,12 @@ def choose_metric(
             f"metric is {metric!r}; choose 'accuracy', 'loss', or a function"
             " metric(scores, targets) of one task"
         )
-    if targets.is_floating_point() and metric == "accuracy":
-        raise ValueError("floating targets have no accuracy; measure the loss")
-    if targets.is_floating_point() or metric == "loss":
+    if metric == "accuracy" and not classed:
+        raise ValueError(
+            "only one class label an example has an accuracy: measure the loss,"
+            " or by a function metric(predictions, targets) of one task"
+        )
+    if metric == "loss" or not classed:
         name = getattr(learner.loss_fn, "__name__", "loss")
         return TaskByTask(name, False, learner.compare)
     return Accuracy()
@@ -64,6 +69,7 @@ class TaskByTask:
         self,
         predictions: Tensor,
         targets: Tensor,
+        way: int | None,
         class_names: ClassNames | None,
     ) -> np.ndarray:
         """Predictions (K, T, Q, ...) and targets (T, Q, ...) to numbers (K,
@@ -111,15 +117,23 @@ class Accuracy:
         self,
         predictions: Tensor,
         targets: Tensor,
+        way: int | None,
         class_names: ClassNames | None,
     ) -> np.ndarray:
         """Scores (K, T, Q, way) and columns (T, Q) to accuracies (K, T)."""
-        chosen = predictions.argmax(dim=-1).cpu().numpy()
+        assert way is not None
+        columns = predictions.shape[-1]
+        if columns != way and (columns, way) != (1, 2):
+            raise ValueError(
+                f"the scores have {columns} columns but the tasks have {way}"
+                " classes: column j scores the j-th smallest label"
+            )
+        chosen = chosen_columns(predictions, way).cpu().numpy()
         right = targets.cpu().numpy()
         if class_names is None:
             self.pairs = None
         elif self.pairs is not None:
-            _check_names(class_names, predictions.shape[-1])
+            _check_names(class_names, way)
             self.pairs.append(self._named(class_names, right, chosen))
         shares: np.ndarray = (chosen == right).mean(axis=-1)
         return shares
@@ -162,9 +176,8 @@ def _check_names(class_names: ClassNames, way: int) -> None:
     numbers = sorted({len(names) for names in class_names})
     if numbers != [way]:
         raise ValueError(
-            f"the scores have {way} columns but the tasks have {numbers}"
-            " class_names: name j belongs to the j-th smallest label, and so"
-            " does column j"
+            f"the tasks have {way} classes but {numbers} class_names: name j"
+            " belongs to the j-th smallest label"
         )
 
 

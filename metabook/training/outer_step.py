@@ -10,8 +10,11 @@ import math
 import torch
 from torch import nn
 
+from metabook.learner.precision import forget_casts
 from metabook.learner.protocol import Learner
 from metabook.tasks.episode import Episode
+from metabook.training.distributed import Processes
+from metabook.training.evaluate import device_of
 
 __all__ = ["outer_step"]
 
@@ -20,9 +23,11 @@ def outer_step(
     learner: Learner,
     optimizer: torch.optim.Optimizer,
     episodes: list[Episode],
-    clip: float | None = None,
+    iteration: int,
+    clip: float | None,
+    processes: Processes,
 ) -> float:
-    """Update the parameters once; returns the loss.
+    """Update the parameters once; returns the loss, of all processes.
 
     Parameters
     ----------
@@ -30,8 +35,12 @@ def outer_step(
     optimizer : torch.optim.Optimizer
     episodes : list of Episode
         One with all tasks, or one a task, with T = 1.
+    iteration : int
+        How many there were before.
     clip : float, optional
         Largest norm of the gradient.
+    processes : Processes
+        Those that share the batch.
 
     Raises
     ------
@@ -43,13 +52,16 @@ def outer_step(
     optimizer.zero_grad()
     learner.zero_grad()  # also of weights that the optimiser has not
     try:
-        with torch.enable_grad():
+        forget_casts()
+        with torch.enable_grad(), processes.own_random(device_of(learner)):
             loss = float(
                 learner.backward(episodes[0])
                 if len(episodes) == 1
                 else learner.backward_each(episodes)
             )
-        _check_finite(learner, loss)
+        tasks = sum(map(len, episodes))
+        loss = processes.average(learner, loss, tasks, buffers)
+        _check_finite(learner, loss, iteration)
     except BaseException:
         for name, before in buffers.items():
             learner.get_buffer(name).copy_(before)
@@ -60,7 +72,7 @@ def outer_step(
     return loss
 
 
-def _check_finite(learner: Learner, loss: float) -> None:
+def _check_finite(learner: Learner, loss: float, iteration: int) -> None:
     what = [f"the loss is {loss}"] * (not math.isfinite(loss)) + [
         f"the gradient of {name} is not finite"
         for name, p in learner.named_parameters()
@@ -68,7 +80,8 @@ def _check_finite(learner: Learner, loss: float) -> None:
     ]
     if what:
         raise FloatingPointError(
-            f"{what[0]}; the weights are those of the iteration before. A"
-            " smaller step size, in the inner loop first, is the usual cure;"
-            " look also for infinite or missing values in the data"
+            f"{what[0]} at iteration {iteration + 1}; the weights are those of"
+            " the iteration before. A smaller step size, in the inner loop"
+            " first, is the usual cure; look also for infinite or missing"
+            " values in the data"
         )

@@ -16,15 +16,13 @@ from metabook.data.differences import differences
 from metabook.data.digests import tensor_digest
 from metabook.data.settings import described, settings
 from metabook.learner.protocol import Learner
-from metabook.tasks.episode import Episode
 from metabook.training.checkpoints import RunFolder
 from metabook.training.history import History
 from metabook.training.modes import stay_in_evaluation_mode
-from metabook.training.outer_step import outer_step
 from metabook.training.schedules import Steps
 from metabook.training.scores import Score
 
-__all__ = ["KEYS", "TrainingState"]
+__all__ = ["KEYS", "TrainingState", "optimizer_settings"]
 
 KEYS = {"start", "learner", "optimizer", "schedule", "losses", "validations"}
 KEYS |= {"best_iteration", "best_weights", "seconds", "random", "cuda_random"}
@@ -70,23 +68,10 @@ class TrainingState:
             "learner": settings(self.learner, "learner"),
             "frozen": [name for name, p in named if not p.requires_grad],
             "in_evaluation_mode": self.still,
-            "optimizer": _optimizer(self.optimizer),
+            "optimizer": optimizer_settings(self.optimizer),
             "lr": self.steps.base,
             "schedule": self.steps.settings(),
         }
-
-    def update(self, episodes: list[Episode], clip: float | None) -> float:
-        """One step of the outer loop; returns the loss."""
-        self.steps.set(self.done)
-        try:
-            loss = outer_step(self.learner, self.optimizer, episodes, clip)
-        except FloatingPointError as error:
-            raise FloatingPointError(
-                f"at iteration {self.done + 1} {error}"
-            ) from None
-        self.steps.step()
-        self.history.losses.append(loss)
-        return loss
 
     def validated(self, score: Score) -> None:
         """Record a validation, and keep the weights if they are the best so
@@ -210,7 +195,9 @@ def digests(weights: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _optimizer(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+def optimizer_settings(
+    optimizer: torch.optim.Optimizer,
+) -> list[dict[str, Any]]:
     """The options of every group of parameters by name, but not the step sizes,
     which a schedule moves.
     """

@@ -12,6 +12,7 @@ from metabook.data.settings import settings
 from metabook.tasks.episode import Episode, as_episodes
 from metabook.tasks.loading import EpisodeLoader
 from metabook.tasks.protocol import Tasks
+from metabook.training.distributed import Processes
 
 __all__ = ["Episodes", "Stream", "tasks_settings"]
 
@@ -28,6 +29,8 @@ class Stream:
         following; of an iterable, what comes.
     tasks_per_batch : int
         An iterable has batches of its own.
+    processes : Processes
+        Who share each batch; only this one's part of it comes.
 
     Attributes
     ----------
@@ -41,8 +44,11 @@ class Stream:
         If it is neither.
     """
 
-    def __init__(self, tasks: Episodes, tasks_per_batch: int) -> None:
+    def __init__(
+        self, tasks: Episodes, tasks_per_batch: int, processes: Processes
+    ) -> None:
         self.source, self.tasks_per_batch = tasks, tasks_per_batch
+        self.processes = processes
         self.indexed: Tasks | None = None
         self.first = 0
         if isinstance(tasks, Tasks):
@@ -67,29 +73,29 @@ class Stream:
         }
 
     def start(self, done: int) -> Iterator[list[Episode]]:
-        """The batches of iteration ``done`` and the following.
+        """This process's share of the batches, from iteration ``done`` on.
 
         Raises
         ------
         ValueError
             When they have come to an end.
         """
-        for batch in self._from(done):
-            yield as_episodes(batch)
+        source, size = self.source, self.tasks_per_batch
+        if isinstance(source, Tasks):
+            first, own = self.processes.share(size)
+            for i in count(done):
+                yield as_episodes(source.sample(own, i * size + first))
+        assert isinstance(source, Iterable)
+        if isinstance(source, EpisodeLoader):
+            source = source.after(done)
+        for batch in source:
+            yield self.processes.part(as_episodes(batch))
             done += 1
         raise ValueError(
             f"the episodes came to an end after {done} iterations: give as many"
             " as there are iterations, for example by"
             " itertools.cycle(list_of_episodes)"
         )
-
-    def _from(self, done: int) -> Iterable[Episode | Sequence[Episode]]:
-        if isinstance(self.source, Tasks):
-            size, sample = self.tasks_per_batch, self.source.sample
-            return (sample(size, i * size) for i in count(done))
-        if isinstance(self.source, EpisodeLoader):
-            return self.source.after(done)
-        return self.source
 
 
 def tasks_settings(tasks: Tasks, episodes: int) -> dict[str, Any]:

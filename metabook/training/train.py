@@ -6,19 +6,24 @@ Taught in section 2.1 of the book.
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from time import perf_counter
 from typing import Any, TypeAlias
 
 import torch
 
 from metabook.data.progress import progress_bar
+from metabook.learner.precision import refuse_float16
 from metabook.learner.protocol import Learner
 from metabook.tasks.protocol import Tasks
 from metabook.training.checkpoints import RunFolder
-from metabook.training.evaluate import device_of, evaluate
+from metabook.training.distributed import joined
+from metabook.training.evaluate import device_of, evaluate, placed
 from metabook.training.history import History
 from metabook.training.interrupts import CtrlC
 from metabook.training.modes import put_in_training_mode
+from metabook.training.outer_step import outer_step
 from metabook.training.schedules import Schedule, Steps
 from metabook.training.state import KEYS, TrainingState
 from metabook.training.stream import Episodes, Stream, tasks_settings
@@ -53,10 +58,17 @@ def train(
     ``tasks``, so a resumed run sees what an uninterrupted one sees, and ends
     with the same bits.
 
+    Started by ``torchrun``, or where ``torch.distributed`` is initialised, the
+    processes share the tasks of every batch, and end with the weights of one
+    process, up to rounding. Validation, checkpoint and bar are the first one's.
+    Running statistics move by the mean of what they move on each process, and
+    each has random numbers of its own for dropout.
+
     Parameters
     ----------
     learner : Learner
         Changed in place, on its own device; in evaluation mode afterwards.
+        Episodes in float32 are taken to the type of its weights.
         While it trains, modules that were put in evaluation mode, as a frozen
         batch norm is, stay in it.
     tasks : FewShotTasks, Sinusoids, VariedTasks or another
@@ -67,7 +79,8 @@ def train(
     iterations : int
         Steps of the optimiser.
     tasks_per_batch : int
-        Tasks a step; of an iterable, its own batches count.
+        Tasks a step, of all processes together; of an iterable, its own
+        batches count, and every process must get the same ones.
     lr : float
         Step size of Adam, unless ``optimizer`` is given.
     optimizer : torch.optim.Optimizer, optional
@@ -88,7 +101,7 @@ def train(
         two; the last one is at the end.
     on_iteration : callable, optional
         ``on_iteration(iteration, loss, learner)`` is called after each
-        iteration; they count from 1.
+        iteration, on every process; they count from 1.
     checkpoint : path, optional
         Folder for ``last.pt`` (the state), ``best.pt`` (the best weights, or
         the last ones without validation: for ``torch.load``) and ``log.jsonl``
@@ -110,9 +123,12 @@ def train(
         If the loss is not finite; the last checkpoint stays good.
     ValueError
         If the folder holds a run with other settings or a longer one, the
-        episodes come to an end, or the learner learns nothing across tasks.
+        episodes come to an end, the learner learns nothing across tasks, or
+        its weights are float16.
     OSError
         If the folder is being written by another process, or cannot be written.
+    RuntimeError
+        If one of several processes has ended.
 
     Examples
     --------
@@ -140,14 +156,16 @@ def train(
             f"no parameter of {type(learner).__name__} requires a gradient, so"
             " that it learns nothing across tasks: evaluate it as it is"
         )
-    stream = Stream(tasks, tasks_per_batch)
+    refuse_float16(learner)
+    device = device_of(learner)
+    processes = joined(device)
+    stream = Stream(tasks, tasks_per_batch, processes)
     if checkpoint is not None and stream.indexed is None:
         raise ValueError(
             f"a {type(tasks).__name__} cannot go on in the middle, so a run on"
             " it cannot be resumed: leave checkpoint out, or train on tasks"
             " with sample(tasks, start) or on an episode_loader"
         )
-    device = device_of(learner)
     optimizer = optimizer or torch.optim.Adam(
         learner.parameters(), lr=lr, fused=device.type in ("cpu", "cuda")
     )
@@ -165,18 +183,27 @@ def train(
         return run.settings() | stream.settings() | changes
 
     folder = RunFolder(checkpoint, "training", KEYS, run_settings)
-
-    def has_ended(state: dict[str, Any]) -> bool:
-        return len(state["losses"]) >= iterations
+    if not processes.first:
+        folder.path = None  # one process reads and writes for all
 
     with (
-        folder.opened(has_ended) as state,
+        ExitStack() as opened,
         CtrlC() as ctrl_c,
-        progress_bar(total=iterations, desc="train", show=progress) as bar,
+        progress_bar(
+            total=iterations, desc="train", show=progress and processes.first
+        ) as bar,
     ):
-        if folder.path is not None:
-            with folder.naming():
-                run.begin(state, folder.path / "best.pt")
+
+        def begin() -> None:
+            state = opened.enter_context(
+                folder.opened(lambda state: len(state["losses"]) >= iterations)
+            )
+            if folder.path is not None:
+                with folder.naming():
+                    run.begin(state, folder.path / "best.pt")
+
+        processes.from_first(begin)
+        processes.follow_first(run)
         if run.done > iterations:
             raise ValueError(
                 f"{checkpoint} holds {run.done} iterations already, more than"
@@ -189,15 +216,21 @@ def train(
             while run.done < iterations:
                 clock = perf_counter()
                 with run.kept_in(folder), ctrl_c.let_through():
-                    episodes = [e.to(device) for e in next(batches)]
-                loss = run.update(episodes, clip)
+                    episodes = [placed(e, learner) for e in next(batches)]
+                steps.set(run.done)
+                loss = outer_step(
+                    learner, optimizer, episodes, run.done, clip, processes
+                )
+                steps.step()
+                run.history.losses.append(loss)
                 last = run.done == iterations
                 if valid is not None and (last or run.done % valid_every == 0):
-                    score = evaluate(
-                        learner, valid, valid_episodes, progress=False
+                    validation = partial(
+                        evaluate, learner, valid, valid_episodes, progress=False
                     )
-                    run.validated(score)
-                    bar.set_postfix_str(f"valid {score.mean:.4f}")
+                    run.validated(processes.from_first(validation))
+                    mean = run.history.validations[-1][1]
+                    bar.set_postfix_str(f"valid {mean:.4f}")
                 run.history.seconds += perf_counter() - clock
                 if on_iteration is not None:
                     with run.kept_in(folder):

@@ -34,9 +34,13 @@ def test_they_come_back_after_an_error(name):
     draw = DRAWS[name]
     with watched_random_numbers():
         expected = draw()
-    with pytest.raises(KeyError), watched_random_numbers():
-        draw()
-        raise KeyError
+
+    def fail():
+        with watched_random_numbers():
+            raise KeyError(draw())
+
+    with pytest.raises(KeyError):
+        fail()
     assert draw() == expected
 
 

@@ -439,15 +439,6 @@ def test_no_graph_is_built_at_test(monkeypatch):
     assert asked == [True] * 3 + [False] * 3
 
 
-def test_half_precision_inside_the_second_derivatives_is_refused():
-    learner, episode = mb.MAML(mb.MLP(2, 3)), task_batch().to(torch.float32)
-    with (
-        torch.autocast("cpu", torch.bfloat16),
-        pytest.raises(RuntimeError, match="leave autocast, or use first_order"),
-    ):
-        learner.loss(episode)
-
-
 def test_regression_without_its_loss_is_refused_before_it_trains_on_zero():
     with pytest.raises(
         ValueError,

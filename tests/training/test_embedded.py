@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import small_conv
+from test_folding import with_statistics
 from torch import nn
 
 import metabook as mb
@@ -211,11 +212,14 @@ def test_a_learner_that_does_more_than_embed_and_score_is_refused(net, tasks):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_not_taken_for_another_learner(dtype, net, tasks):
-    """Its rounding is a percent and more, and distances cancel most digits."""
-    for learner in (mb.ProtoNet(net), mb.ProtoNet(mb.Conv4(width=8))):
+def test_half_precision_is_not_taken_for_another_learner(
+    dtype, net, images, tasks
+):
+    """Distances of vectors that are alike lose most of its few digits."""
+    for network in (net, with_statistics(mb.Conv4(width=16), images)):
+        learner = mb.ProtoNet(network).to(dtype)
         score, loss = (
-            mb.evaluate_embedded(learner.to(dtype), tasks, 20, metric=metric)
+            mb.evaluate_embedded(learner, tasks, 20, metric=metric)
             for metric in (None, "loss")
         )
         assert score.n == loss.n == 20

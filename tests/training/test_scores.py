@@ -141,13 +141,72 @@ def test_what_knows_no_classes_says_so(named):
                 getattr(score, ask)
 
 
+class OneScore(mb.Learner):
+    """Says by the sign of one score which of two classes it is."""
+
+    def forward(self, support_x, support_y, query_x):
+        means = torch.stack(
+            [support_x[support_y == y].mean() for y in support_y.unique()]
+        )
+        return query_x.flatten(2).mean(dim=2, keepdim=True) - means.mean()
+
+
+def test_one_score_for_two_classes_is_read_by_its_sign(images):
+    tasks = mb.FewShotTasks(images, way=2, shot=3, query=4, seed=2)
+    learner = OneScore(loss_fn=lambda scores, columns: scores.mean())
+    score = mb.evaluate(learner, tasks, episodes=30, batch=1)
+    for i in range(30):
+        e = tasks.sample(1, start=i)
+        predicted = learner.predict(e.support_x, e.support_y, e.query_x)
+        right = (predicted == e.query_y).double().mean()
+        assert score.scores[i] == pytest.approx(float(right))
+    assert 0 < (score.scores < 1).mean() < 1
+    assert score.confusion.matrix.sum() == 30 * 8
+
+
+def test_scores_of_another_number_of_classes_are_refused(tasks):
+    class Narrow(mb.NearestCentroid):
+        def forward(self, *parts):
+            return super().forward(*parts)[..., :4]
+
+    with pytest.raises(
+        ValueError, match="scores have 4 columns but the tasks have 5 classes"
+    ):
+        mb.evaluate(Narrow(nn.Flatten()), tasks, episodes=2)
+
+
+class Masks:
+    """Images with a class for each pixel."""
+
+    def sample(self, tasks, start=0):
+        generator = torch.Generator().manual_seed(start)
+        x = torch.randn(tasks, 4, 1, 6, 6, generator=generator)
+        y = (x[:, :, 0] > 0).long()
+        return mb.Episode(x[:, :2], y[:, :2], x[:, 2:], y[:, 2:])
+
+
+def test_a_class_for_each_pixel_is_measured_by_the_loss_or_ones_own_metric():
+    learner = mb.MAML(nn.Conv2d(1, 2, 3, padding=1), inner_lr=0.1)
+
+    def share_of_pixels(predictions, targets):
+        assert predictions.shape == (2, 2, 6, 6)
+        return (predictions.argmax(dim=1) == targets).double().mean()
+
+    loss = mb.evaluate(learner, Masks(), episodes=8)
+    assert loss.metric == "cross_entropy"
+    own = mb.evaluate(learner, Masks(), episodes=8, metric=share_of_pixels)
+    assert 0 < own.mean < 1
+    with pytest.raises(ValueError, match="only one class label an example has"):
+        mb.evaluate(learner, Masks(), episodes=8, metric="accuracy")
+
+
 def test_names_that_are_not_those_of_the_columns_are_refused():
     class TooFew(Digits):
         names = ("0", "1")
 
     with pytest.raises(
         ValueError,
-        match=r"have 3 columns but the tasks have \[2\] class_names: name j",
+        match=r"have 3 classes but \[2\] class_names: name j belongs to",
     ):
         mb.evaluate(OneIsSeven(), TooFew(), episodes=2)
 

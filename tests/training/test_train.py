@@ -296,7 +296,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_state_of_the_iteration_before(
     train(good, tasks, 2)
     torch.manual_seed(2)
     with pytest.raises(
-        FloatingPointError, match="at iteration 3 the loss is nan"
+        FloatingPointError, match="the loss is nan at iteration 3"
     ):
         train(learner, Poisoned(), 5)
     assert same(learner, good), "weights and running statistics"

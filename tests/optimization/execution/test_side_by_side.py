@@ -4,8 +4,6 @@ compiled program.
 """
 
 import copy
-import resource
-import weakref
 
 import pytest
 import torch
@@ -220,80 +218,6 @@ def test_the_query_pass_in_half_precision_keeps_the_direction_of_the_gradient(
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def graph_megabytes(learner, episode):
-    """What autograd holds at most during backward, counted by its own hooks."""
-    held, most = weakref.WeakSet(), 0
-
-    class Box:
-        def __init__(self, tensor):
-            self.tensor = tensor
-
-    def keep(tensor):
-        nonlocal most
-        box = Box(tensor)
-        held.add(box)
-        most = max(
-            most, sum(b.tensor.numel() * b.tensor.element_size() for b in held)
-        )
-        return box
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda box: box.tensor):
-        learner.backward(episode)
-    return most / 1e6
-
-
-@pytest.mark.parametrize(
-    ("model", "tasks_held"), [("batch statistics", 1), ("perceptron", 32)]
-)
-def test_memory_of_backward_does_not_grow_with_the_number_of_tasks(
-    model, tasks_held, tasks
-):
-    learner = mb.MAML(MODELS[model](), inner_lr=0.1, threads=1)
-    few, many = (
-        graph_megabytes(learner, tasks.sample(n))
-        for n in (tasks_held, 2 * tasks_held)
-    )
-    assert many < 1.2 * few
-
-
-def test_memory_is_flat_over_iterations_of_training_and_of_evaluation(tasks):
-    learner = mb.MAML(mb.MLP(784, 5, hidden=(64,)), inner_lr=0.1, inner_steps=3)
-    optimizer = torch.optim.Adam(learner.parameters())
-
-    def work(rounds):
-        for i in range(rounds):
-            optimizer.zero_grad()
-            learner.backward(tasks.sample(8, start=8 * i))
-            optimizer.step()
-            with torch.no_grad():
-                part = tasks.sample(4, start=i)
-                learner(part.support_x, part.support_y, part.query_x)
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        return usage.ru_maxrss / 1024  # MB, on Linux
-
-    first = work(10)
-    # one graph that stays behind an iteration would hold about 15 MB
-    assert work(50) - first < 20
-
-
-def test_memory_of_an_inner_loop_without_a_graph_does_not_grow_with_its_steps():
-    """Learned step sizes would chain every step to the one before; a path would
-    keep all of them.
-    """
-    learner, part = (
-        mb.MetaSGD(mb.MLP(784, 5, hidden=(200,)), 1e-4),
-        mb.FewShotTasks(mb.glyphs(classes=9), 5, 1).sample(20),
-    )
-
-    def peak(steps):
-        with torch.no_grad():
-            learner.adapt(part.support_x, part.support_y, steps=steps)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-    few = peak(3)
-    assert peak(30) - few < 40  # the weights of 20 tasks are 13 MB
-
-
 def repeated():
     act, layer = nn.Tanh(), nn.Linear(6, 6)
     return nn.Sequential(
@@ -396,9 +320,7 @@ def test_one_core_does_it_all_where_a_copy_would_not_do(tasks):
     net, episode = small_conv(out=5, norm="none"), tasks.sample(2)
     with torch.autocast("cpu", torch.bfloat16):
         a, b = (
-            outer_gradient(
-                mb.MAML(net, 0.1, first_order=True, threads=n), episode
-            )
+            outer_gradient(mb.JointTraining(net, 0.1, threads=n), episode)
             for n in (1, 2)
         )
     assert torch.equal(a, b)
