@@ -35,7 +35,9 @@ def squared_euclidean(queries: Tensor, prototypes: Tensor) -> Tensor:
     -------
     Tensor, (T, Q, C)
         Computed as ``|z|^2 - 2 z.c + |c|^2``, a matrix product: memory T Q C,
-        never T Q C D.
+        never T Q C D. The mean of the prototypes is subtracted from both first,
+        since where features are far from zero and close together nothing
+        would be left of their differences.
 
     Examples
     --------
@@ -44,6 +46,9 @@ def squared_euclidean(queries: Tensor, prototypes: Tensor) -> Tensor:
     >>> squared_euclidean(z, c)
     tensor([[[1., 9.]]])
     """
+    # a shift changes no distance, and so has no gradient
+    mean = prototypes.detach().mean(dim=1, keepdim=True)
+    queries, prototypes = queries - mean, prototypes - mean
     z2 = queries.pow(2).sum(dim=-1)[:, :, None]
     c2 = prototypes.pow(2).sum(dim=-1)[:, None, :]
     # rounding can leave a tiny negative number where z = c

@@ -197,6 +197,10 @@ class JointTraining(MAML):
     ... )
     """
 
+    def differentiates_twice(self) -> bool:
+        """No: training takes no inner step."""
+        return False
+
     def outer_loss(self, part: Episode, way: int | None) -> Tensor:
         """The losses before adapting, on all examples of the tasks."""
         x = torch.cat([part.support_x, part.query_x], dim=1)
