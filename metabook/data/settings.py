@@ -29,7 +29,7 @@ from metabook.data.digests import (
     tensor_digest,
 )
 
-__all__ = ["described", "differences", "module_settings", "settings"]
+__all__ = ["described", "module_settings", "of_torch", "settings"]
 
 _Outer = tuple[object, ...]  # what a value lies inside of: it may hold itself
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
@@ -129,7 +129,7 @@ def module_settings(
         try:
             found[key] = described(value, f"{name}.{key}", inside)
         except TypeError:
-            if not _of_torch(_class(type(module))):
+            if not of_torch(_class(type(module))):
                 raise
     for key, buffer in module._buffers.items():
         if key in module._non_persistent_buffers_set and buffer is not None:
@@ -142,58 +142,12 @@ def module_settings(
     return found | ({"modules": parts} if parts else {})
 
 
-def differences(before: Any, now: Any, name: str = "") -> list[str]:
-    """What differs between two described values, by name.
-
-    Of torch's own classes only what both have is compared: a later version may
-    have options that an earlier one had not.
-
-    Examples
-    --------
-    >>> differences({"lr": 0.1, "clip": None}, {"lr": 0.2, "clip": None})
-    ['lr (was 0.1, is 0.2)']
-    """
-    if before == now:
-        return []
-    if isinstance(before, dict) and isinstance(now, dict):
-        kinds = before.get("class"), now.get("class")
-        if kinds[0] != kinds[1]:  # the rest is another one's
-            return [f"{name} (was a {kinds[0]}, is a {kinds[1]})"]
-        keys = list(before | now)
-        if _of_torch(before.get("class")):
-            common = {"modules", *before} & {"modules", *now}
-            keys = [key for key in keys if key in common]
-        return [
-            line
-            for key in keys
-            for line in differences(
-                before.get(key, "not there"),
-                now.get(key, "not there"),
-                f"{name}.{key}".lstrip("."),
-            )
-        ]
-    if isinstance(before, list) and isinstance(now, list):
-        if len(before) == len(now):
-            return [
-                line
-                for i in range(len(now))
-                for line in differences(before[i], now[i], f"{name}[{i}]")
-            ]
-        return [f"{name} (was {len(before)} values, is {len(now)})"]
-    return [f"{name} (was {_short(before)}, is {_short(now)})"]
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        return f"a {value['class']}" if "class" in value else "another"
-    return repr(value)
-
-
 def _class(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _of_torch(name: object) -> bool:
+def of_torch(name: object) -> bool:
+    """Whether this is the name of a class of torch."""
     return isinstance(name, str) and name.startswith("torch.")
 
 

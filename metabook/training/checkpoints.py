@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from metabook.data.differences import differences
 from metabook.data.files import (
     append,
     load_state,
@@ -24,7 +25,6 @@ from metabook.data.files import (
     write_whole,
 )
 from metabook.data.lock import locked
-from metabook.data.settings import differences
 
 __all__ = ["RunFolder"]
 

@@ -3,6 +3,8 @@
 up again.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -10,10 +12,13 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from metabook.data.differences import differences
 from metabook.data.digests import tensor_digest
-from metabook.data.settings import described, differences
+from metabook.data.settings import described, settings
 from metabook.learner.protocol import Learner
+from metabook.training.checkpoints import RunFolder
 from metabook.training.history import History
+from metabook.training.modes import stay_in_evaluation_mode
 from metabook.training.schedules import StepSizes
 from metabook.training.scores import Score
 
@@ -49,19 +54,36 @@ class TrainingState:
         steps: StepSizes,
     ) -> None:
         self.learner, self.optimizer, self.steps = learner, optimizer, steps
+        self.still = stay_in_evaluation_mode(learner)
         self.history = History()
         self.start: dict[str, str] = {}
         self.best_weights: dict[str, Tensor] | None = None
+
+    @property
+    def done(self) -> int:
+        """Iterations so far."""
+        return len(self.history.losses)
+
+    def settings(self) -> dict[str, Any]:
+        """What tells this training from another one, apart from the tasks."""
+        named = self.learner.named_parameters()
+        return {
+            "learner": settings(self.learner, "learner"),
+            "frozen": [name for name, p in named if not p.requires_grad],
+            "in_evaluation_mode": self.still,
+            "optimizer": optimizer_settings(self.optimizer),
+            "lr": self.steps.base,
+            "schedule": self.steps.settings(),
+        }
 
     def validated(self, score: Score) -> None:
         """Record a validation, and keep the weights if they are the best so
         far.
         """
-        history, done = self.history, len(self.history.losses)
-        best = history.best
-        history.validations.append((done, score.mean, score.ci95))
+        history, best = self.history, self.history.best
+        history.validations.append((self.done, score.mean, score.ci95))
         if score.better_than(best and best[0]):
-            history.best_iteration = done
+            history.best_iteration = self.done
             self.best_weights = {
                 name: w.detach().clone()
                 for name, w in self.learner.state_dict().items()
@@ -148,6 +170,23 @@ class TrainingState:
     def leave(self) -> None:
         """Note with which weights the learner is left."""
         _left[self.learner] = self.start, digests(self.learner.state_dict())
+
+    def save(self, folder: RunFolder) -> None:
+        """Save state, log and best weights."""
+        best = self.best_weights or self.learner.state_dict()
+        folder.save(self.state_dict(), self.history.lines, best)
+
+    @contextmanager
+    def kept_in(self, folder: RunFolder) -> Iterator[None]:
+        """Between two iterations: what is done is saved if something goes wrong
+        in here.
+        """
+        try:
+            yield
+        except BaseException:
+            if self.done:
+                self.save(folder)
+            raise
 
 
 def digests(weights: dict[str, Any]) -> dict[str, str]:

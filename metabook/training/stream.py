@@ -4,6 +4,7 @@ them by number, from a loader of such tasks, or from any iterable.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 from typing import Any, TypeAlias
 
 from metabook.data.digests import digest, tensor_digest
@@ -72,22 +73,29 @@ class Stream:
         }
 
     def start(self, done: int) -> Iterator[list[Episode]]:
-        """The batches of iteration ``done`` and the following."""
-        if isinstance(self.source, Tasks):
-            return self._sampled(self.source, done)
-        if isinstance(self.source, EpisodeLoader):
-            return map(self._own, self.source.after(done))
-        return map(self._own, self.source)
+        """This process's share of the batches, from iteration ``done`` on.
 
-    def _own(self, sample: Episode | Sequence[Episode]) -> list[Episode]:
-        return self.processes.part(as_episodes(sample))
-
-    def _sampled(self, tasks: Tasks, done: int) -> Iterator[list[Episode]]:
-        size = self.tasks_per_batch
-        first, count = self.processes.share(size)
-        while True:
-            yield as_episodes(tasks.sample(count, done * size + first))
+        Raises
+        ------
+        ValueError
+            When they have come to an end.
+        """
+        source, size = self.source, self.tasks_per_batch
+        if isinstance(source, Tasks):
+            first, own = self.processes.share(size)
+            for i in count(done):
+                yield as_episodes(source.sample(own, i * size + first))
+        assert isinstance(source, Iterable)
+        if isinstance(source, EpisodeLoader):
+            source = source.after(done)
+        for batch in source:
+            yield self.processes.part(as_episodes(batch))
             done += 1
+        raise ValueError(
+            f"the episodes came to an end after {done} iterations: give as many"
+            " as there are iterations, for example by"
+            " itertools.cycle(list_of_episodes)"
+        )
 
 
 def tasks_settings(tasks: Tasks, episodes: int) -> dict[str, Any]:

@@ -4,30 +4,28 @@
 Taught in section 2.1 of the book.
 """
 
-import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from time import perf_counter
 from typing import Any, TypeAlias
 
 import torch
-from torch import nn
 
 from metabook.data.progress import progress_bar
-from metabook.data.settings import settings
-from metabook.learner.precision import forget_casts, refuse_float16
+from metabook.learner.precision import refuse_float16
 from metabook.learner.protocol import Learner
-from metabook.tasks.episode import Episode
 from metabook.tasks.protocol import Tasks
 from metabook.training.checkpoints import RunFolder
-from metabook.training.distributed import Processes, joined
+from metabook.training.distributed import joined
 from metabook.training.evaluate import device_of, evaluate, placed
 from metabook.training.history import History
 from metabook.training.interrupts import CtrlC
+from metabook.training.modes import put_in_training_mode
+from metabook.training.outer_step import outer_step
 from metabook.training.schedules import Schedule, StepSizes
-from metabook.training.state import KEYS, TrainingState, optimizer_settings
+from metabook.training.state import KEYS, TrainingState
 from metabook.training.stream import Episodes, Stream, tasks_settings
 
 __all__ = ["train"]
@@ -173,7 +171,7 @@ def train(
     )
     learner.check_optimizer(optimizer)
     steps = StepSizes(optimizer, schedule, iterations)
-    keep_mode = _kept_in_evaluation_mode(learner)
+    run = TrainingState(learner, optimizer, steps)
 
     def run_settings() -> dict[str, Any]:
         of_valid = valid and {
@@ -181,39 +179,12 @@ def train(
             "episodes": valid_episodes,
             "every": valid_every,
         }
-        frozen = [
-            n for n, p in learner.named_parameters() if not p.requires_grad
-        ]
-        return {
-            "learner": settings(learner, "learner"),
-            "frozen": frozen,
-            "in_evaluation_mode": sorted(keep_mode),
-            **stream.settings(),
-            "optimizer": optimizer_settings(optimizer),
-            "lr": steps.base,
-            "schedule": steps.settings(),
-            "clip": clip,
-            "valid": of_valid,
-        }
+        changes = {"clip": clip, "valid": of_valid}
+        return run.settings() | stream.settings() | changes
 
-    run = TrainingState(learner, optimizer, steps)
     folder = RunFolder(checkpoint, "training", KEYS, run_settings)
     if not processes.first:
         folder.path = None  # one process reads and writes for all
-    history = run.history
-
-    def save() -> None:
-        best = run.best_weights or learner.state_dict()
-        folder.save(run.state_dict(), history.lines, best)
-
-    @contextmanager
-    def saved_on_error() -> Iterator[None]:
-        try:  # between two iterations: what is done is kept
-            yield
-        except BaseException:
-            if history.losses:
-                save()
-            raise
 
     with (
         ExitStack() as opened,
@@ -233,54 +204,39 @@ def train(
 
         processes.from_first(begin)
         processes.follow_first(run)
-        if len(history.losses) > iterations:
+        if run.done > iterations:
             raise ValueError(
-                f"{checkpoint} holds {len(history.losses)} iterations already,"
-                f" more than {iterations}"
+                f"{checkpoint} holds {run.done} iterations already, more than"
+                f" {iterations}"
             )
-        bar.update(len(history.losses))
-        learner.train()
-        for name in keep_mode:
-            learner.get_submodule(name).training = False
-        batches = stream.start(len(history.losses))
+        bar.update(run.done)
+        put_in_training_mode(learner, but=run.still)
+        batches = stream.start(run.done)
         try:
-            while (done := len(history.losses)) < iterations:
+            while run.done < iterations:
                 clock = perf_counter()
-                with saved_on_error(), ctrl_c.let_through():
-                    episodes = next(batches, None)
-                    if episodes is None:
-                        raise ValueError(
-                            f"the episodes came to an end after {done} of"
-                            f" {iterations} iterations: give as many, for"
-                            " example by itertools.cycle(list_of_episodes)"
-                        )
-                steps.set(done)
-                loss = _outer_step(
-                    learner,
-                    optimizer,
-                    [placed(e, learner) for e in episodes],
-                    done,
-                    clip,
-                    processes,
+                with run.kept_in(folder), ctrl_c.let_through():
+                    episodes = [placed(e, learner) for e in next(batches)]
+                steps.set(run.done)
+                loss = outer_step(
+                    learner, optimizer, episodes, run.done, clip, processes
                 )
                 steps.step()
-                history.losses.append(loss)
-                done += 1
-                if valid is not None and (
-                    done % valid_every == 0 or done == iterations
-                ):
+                run.history.losses.append(loss)
+                last = run.done == iterations
+                if valid is not None and (last or run.done % valid_every == 0):
                     validation = partial(
                         evaluate, learner, valid, valid_episodes, progress=False
                     )
-                    score = processes.from_first(validation)
-                    run.validated(score)
-                    bar.set_postfix_str(f"valid {score.mean:.4f}")
-                history.seconds += perf_counter() - clock
+                    run.validated(processes.from_first(validation))
+                    mean = run.history.validations[-1][1]
+                    bar.set_postfix_str(f"valid {mean:.4f}")
+                run.history.seconds += perf_counter() - clock
                 if on_iteration is not None:
-                    with saved_on_error():
-                        on_iteration(done, loss, learner)
-                if done % checkpoint_every == 0 or done == iterations:
-                    save()
+                    with run.kept_in(folder):
+                        on_iteration(run.done, loss, learner)
+                if last or run.done % checkpoint_every == 0:
+                    run.save(folder)
                 bar.update()
             run.finish()
         finally:
@@ -288,7 +244,7 @@ def train(
             if folder.path is not None:
                 run.leave()
         ctrl_c.check()
-    return history
+    return run.history
 
 
 def _check_numbers(**numbers: int) -> None:
@@ -297,76 +253,3 @@ def _check_numbers(**numbers: int) -> None:
             raise ValueError(
                 f"{name} is {value}; it must be a whole number from 1"
             )
-
-
-def _kept_in_evaluation_mode(learner: Learner) -> set[str]:
-    """The modules that training leaves in evaluation mode: those that were put
-    in it alone; and, of a learner that is in it as a whole, those without a
-    weight that is trained.
-    """
-    frozen = {
-        name
-        for name, module in learner.named_modules()
-        if (of := list(module.parameters()))
-        and not any(p.requires_grad for p in of)
-    }
-
-    def inside(name: str) -> bool:
-        return any(f"{name}.".startswith(f"{f}.") for f in frozen)
-
-    return {
-        name
-        for name, module in learner.named_modules()
-        if not module.training and (learner.training or inside(name))
-    }
-
-
-def _outer_step(
-    learner: Learner,
-    optimizer: torch.optim.Optimizer,
-    episodes: list[Episode],
-    iteration: int,
-    clip: float | None,
-    processes: Processes,
-) -> float:
-    """One update of the parameters; if it cannot be made, weights and buffers
-    stay those of the iteration before.
-    """
-    buffers = {name: b.clone() for name, b in learner.named_buffers()}
-    try:
-        forget_casts()
-        optimizer.zero_grad()
-        learner.zero_grad()  # also of weights that the optimiser has not
-        with torch.enable_grad(), processes.own_random(device_of(learner)):
-            loss = float(
-                learner.backward(episodes[0])
-                if len(episodes) == 1
-                else learner.backward_each(episodes)
-            )
-        loss = processes.average(
-            learner, loss, sum(map(len, episodes)), buffers
-        )
-        _check_finite(learner, loss, iteration)
-    except BaseException:
-        for name, b in learner.named_buffers():
-            b.copy_(buffers[name])
-        raise
-    if clip is not None:
-        nn.utils.clip_grad_norm_(learner.parameters(), clip)
-    optimizer.step()
-    return loss
-
-
-def _check_finite(learner: Learner, loss: float, iteration: int) -> None:
-    what = f"the loss is {loss}" if not math.isfinite(loss) else ""
-    for name, p in learner.named_parameters():
-        finite = p.grad is None or bool(torch.isfinite(p.grad).all())
-        if not what and not finite:
-            what = f"the gradient of {name} is not finite"
-    if what:
-        raise FloatingPointError(
-            f"{what} at iteration {iteration + 1}; the weights are those of the"
-            " iteration before. A smaller step size, in the inner loop first,"
-            " is the usual cure; look also for infinite or missing values in"
-            " the data"
-        )

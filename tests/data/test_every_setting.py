@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import metabook as mb
-from metabook.data.settings import described, differences, settings
+from metabook.data.differences import differences
+from metabook.data.settings import described, settings
 from metabook.nas.candidates import TrainAndScore, glyph_network
 
 NET = nn.Sequential(nn.Flatten(), nn.Linear(784, 4), nn.Linear(4, 4))

@@ -18,7 +18,8 @@ from learners import BASELINES, LEARNERS
 from torch import nn
 
 import metabook as mb
-from metabook.data.settings import described, differences, settings
+from metabook.data.differences import differences
+from metabook.data.settings import described, settings
 
 
 class Colour(Enum):

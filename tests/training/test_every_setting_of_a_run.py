@@ -13,7 +13,7 @@ from torch.optim import lr_scheduler
 
 import metabook as mb
 from metabook.data import files
-from metabook.data.settings import differences
+from metabook.data.differences import differences
 from metabook.training.schedules import Steps
 from metabook.training.state import optimizer_settings
 from metabook.training.stream import tasks_settings
