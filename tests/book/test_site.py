@@ -249,6 +249,21 @@ def test_the_page_on_speed_says_what_was_measured():
     assert memory["TorchOpt"] > 8 * memory["naive loop"]
 
 
+def test_the_page_on_scaling_says_what_was_measured():
+    measured = results.load("scaling")["measured"]
+    waves, drawings = measured["waves"], measured["drawings"]
+    one, two = (waves["seconds_an_iteration"][n] for n in "12")
+    assert one < two, "two processes are slower than one"
+    one, two = (drawings["seconds_an_iteration"][n] for n in "12")
+    assert two < one, "worth dividing"
+    assert drawings["exchange_seconds"] < two / 1000
+    low, high = (drawings[f"{x}_efficiency"] for x in ("lowest", "highest"))
+    assert high - low > 0.2, "uncertain"
+    assert round(drawings["gradient_bytes"] / 1e6, 2) == 0.45
+    milliseconds = 1e3 * 2 * 0.45e6 * 7 / 8 / 1.25e9
+    assert round(milliseconds, 1) == 0.6
+
+
 def test_the_page_on_speed_says_what_was_measured_of_prototypes():
     result = results.load("speed_metric")
     works = {
