@@ -6,7 +6,7 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help book test status serve notebooks address release-check clean
+.PHONY: help book test status serve notebooks address release-check mutants clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,6 +34,10 @@ address: $(READY)  ## set the repository's address everywhere: make address URL=
 
 release-check: $(READY)  ## the notebooks with other thread counts and as on an older processor
 	@$(PY) tools/release_check.py
+
+mutants: $(READY)  ## which small mistakes in the package the tests would notice; takes hours
+	@$(PY) -m pip install --quiet cosmic-ray==8.7.0
+	@PYTHONPATH=. $(PY) tools/mutation.py --jobs 2
 
 clean:  ## remove what the commands made
 	rm -rf $(VENV) _build .pytest_cache .mypy_cache .ruff_cache *.egg-info

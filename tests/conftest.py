@@ -4,6 +4,7 @@ and a few small models.
 """
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 _DATA = ROOT.parent / "shared" / "data"
 if "METABOOK_DATA" not in os.environ and _DATA.is_dir():
     os.environ["METABOOK_DATA"] = str(_DATA)
+
+# a shell that starts the tests in the background has Ctrl-C ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

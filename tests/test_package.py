@@ -55,6 +55,10 @@ def imports_of(path):
                 yield from (f"metabook.{a.name}" for a in node.names)
             elif node.module.startswith("metabook."):
                 yield node.module
+                inside = ROOT.joinpath(*node.module.split("."))
+                for a in node.names:  # from metabook.room import module
+                    if (inside / f"{a.name}.py").exists():
+                        yield f"{node.module}.{a.name}"
         elif isinstance(node, ast.Import):
             yield from (
                 a.name for a in node.names if a.name.startswith("metabook")
@@ -84,6 +88,18 @@ def test_training_and_evaluation_know_no_family(path):
     assert not [
         m for m in imports_of(path) if ".".join(m.split(".")[:2]) in families
     ]
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(PACKAGE.rglob("*.py")),
+    ids=lambda p: str(p.relative_to(PACKAGE)),
+)
+def test_underscored_names_stay_in_their_file(path):
+    for node in ast.walk(ast.parse(path.read_text("utf8"))):
+        module = getattr(node, "module", None) or ""
+        if isinstance(node, ast.ImportFrom) and module.startswith("metabook"):
+            assert not [a.name for a in node.names if a.name.startswith("_")]
 
 
 def test_nothing_imports_in_a_circle():

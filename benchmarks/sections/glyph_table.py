@@ -31,7 +31,7 @@ from metabook.nas import Architecture
 from metabook.nas.candidates import TrainAndScore, glyph_network, score
 from metabook.nas.proxies import multiply_adds, parameter_count
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 import command
 from cache import Cache
 from tables import glyph_tasks

@@ -32,7 +32,7 @@ from torch import nn
 
 import metabook as mb
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 import command
 from cache import Cache
 from measures import embedded, percent, timed
@@ -249,9 +249,10 @@ PARTS: dict[str, Callable[[Experiment, int], Numbers]] = {
 def measure(protocol: Settings, cache: Cache, quick: bool) -> Numbers:
     """Every part from every seed."""
     if quick:
-        few = mb.glyphs(classes=20, examples=60, seed=0)
+        few = mb.glyphs(classes=20, examples=10, seed=0)
+        test = mb.glyphs(classes=20, examples=60, seed=1)
         experiment = Experiment(
-            protocol, few, {"test": few, "digits": few}, most_steps=1
+            protocol, few, {"test": test, "digits": few}, most_steps=1
         )
     else:
         experiment = Experiment(

@@ -20,7 +20,7 @@ from torch import nn
 
 import metabook as mb
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 import command
 from measures import embedded
 

@@ -19,7 +19,7 @@ from typing import Any
 import metabook as mb
 from metabook.nas.candidates import TrainAndScore, glyph_network, score
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 import command
 from cache import Cache
 from measures import ci95, mean_ci95

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import metabook as mb
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 import command
 from cache import Cache
 from measures import embedded, percent, timed

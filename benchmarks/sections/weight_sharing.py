@@ -31,7 +31,7 @@ from metabook.nas.supernet import (
     train_paths,
 )
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 import command
 from cache import Cache
 from tables import Tasks, glyph_tasks

@@ -15,7 +15,7 @@ from scipy.stats import kendalltau, spearmanr
 
 import metabook as mb
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 from measures import ci95, mean_ci95
 
 Architectures = Sequence[mb.nas.Architecture]

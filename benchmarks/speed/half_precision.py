@@ -18,7 +18,7 @@ import torch
 
 import metabook as mb
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 import command
 from cache import Cache
 from measures import embedded, mean_ci95, percent

@@ -28,7 +28,7 @@ import torch
 
 import metabook as mb
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 from tables import made_up, nasbench201
 
 EVALUATIONS = 500  # of every search

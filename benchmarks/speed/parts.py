@@ -17,7 +17,7 @@ from typing import Any
 import metabook
 from metabook.book import results
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 from cache import Cache
 from command import ROOT, line_of, parser
 

@@ -11,12 +11,21 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-__all__ = ["random_numbers_of", "watched_random_numbers"]
+__all__ = ["generators", "random_numbers_of", "watched_random_numbers"]
+
+CPU = torch.device("cpu")
 
 
 @contextmanager
-def watched_random_numbers() -> Iterator[Callable[[], bool]]:
+def watched_random_numbers(
+    device: torch.device = CPU,
+) -> Iterator[Callable[[], bool]]:
     """Put the global random numbers back afterwards, whatever happens inside.
+
+    Parameters
+    ----------
+    device : torch.device
+        Watched beside the CPU.
 
     Yields
     ------
@@ -31,14 +40,14 @@ def watched_random_numbers() -> Iterator[Callable[[], bool]]:
     ...     before, moved()
     (False, True)
     """
-    of_python, of_torch = random.getstate(), torch.get_rng_state()
-    of_numpy = np.random.get_state()  # noqa: NPY002
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    of_torch = [(g, g.get_state()) for g in generators(device)]
 
     def moved() -> bool:
         now = np.random.get_state()  # noqa: NPY002
         return (
-            random.getstate() != of_python
-            or not torch.equal(torch.get_rng_state(), of_torch)
+            any(not torch.equal(g.get_state(), s) for g, s in of_torch)
+            or random.getstate() != of_python
             or pickle.dumps(now) != pickle.dumps(of_numpy)
         )
 
@@ -47,11 +56,12 @@ def watched_random_numbers() -> Iterator[Callable[[], bool]]:
     finally:
         random.setstate(of_python)
         np.random.set_state(of_numpy)  # noqa: NPY002
-        torch.set_rng_state(of_torch)
+        for generator, state in of_torch:
+            generator.set_state(state)
 
 
 @contextmanager
-def random_numbers_of(seed: int, device: torch.device) -> Iterator[None]:
+def random_numbers_of(seed: int, device: torch.device = CPU) -> Iterator[None]:
     """The global random numbers as after seeding, and as before again.
 
     ``torch.manual_seed`` would seed every GPU, and what it does to one that is
@@ -60,22 +70,28 @@ def random_numbers_of(seed: int, device: torch.device) -> Iterator[None]:
     Examples
     --------
     >>> def draw():
-    ...     with random_numbers_of(7, torch.device("cpu")):
+    ...     with random_numbers_of(7):
     ...         return torch.rand(2).tolist()
     >>> draw() == draw()
     True
     """
-    generators = [torch.default_generator]
-    if device.type == "cuda":
-        generators.append(torch.cuda.default_generators[device.index or 0])
-    states = [generator.get_state() for generator in generators]
-    with watched_random_numbers():
+    with watched_random_numbers(device):
+        for generator in generators(device):
+            generator.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
-        for generator in generators:
-            generator.manual_seed(seed)
-        try:
-            yield
-        finally:
-            for generator, state in zip(generators, states, strict=True):
-                generator.set_state(state)
+        yield
+
+
+def generators(device: torch.device) -> list[torch.Generator]:
+    """The global generators that a model on this device draws from.
+
+    Examples
+    --------
+    >>> generators(torch.device("cpu")) == [torch.default_generator]
+    True
+    """
+    found = [torch.default_generator]
+    if device.type == "cuda":
+        found.append(torch.cuda.default_generators[device.index or 0])
+    return found

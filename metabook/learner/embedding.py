@@ -69,7 +69,7 @@ class EmbeddingLearner(Learner):
         self.embedding, self.embedding_dtype = embedding, embedding_dtype
 
     def extra_repr(self) -> str:
-        """The settings that make another learner."""
+        """The settings, for printing."""
         return (
             ""
             if self.embedding_dtype is None

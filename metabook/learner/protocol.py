@@ -30,6 +30,7 @@ from metabook.learner.labels import (
     query_targets,
 )
 from metabook.learner.losses import LossFn, check_targets
+from metabook.learner.probes import Trials
 from metabook.models.norms import SupportNorm
 from metabook.tasks.episode import Episode
 
@@ -61,8 +62,10 @@ class Learner(nn.Module, ABC):
     ----------
     transductive : bool
         Whether the prediction for a query may depend on the other queries: true
-        of a network that normalises with the statistics of the batch. Printed
-        with every score.
+        of a network that normalises with the statistics of the batch. Found by
+        trying, in evaluation mode, on the first task that the learner sees;
+        before, and where that fails, judged by the layers of the network.
+        Printed with every score.
 
     Examples
     --------
@@ -83,11 +86,28 @@ class Learner(nn.Module, ABC):
 
     def __init__(self, loss_fn: LossFn = F.cross_entropy) -> None:
         super().__init__()
-        self.loss_fn = loss_fn
+        self.loss_fn, self._trials = loss_fn, Trials()
+
+    def __call__(
+        self,
+        support_x: Tensor,
+        support_y: Tensor,
+        query_x: Tensor,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """As of any module: `forward`, and hooks."""
+        self.show(support_x, support_y, query_x)
+        return super().__call__(support_x, support_y, query_x, *args, **kwargs)
 
     @property
     def transductive(self) -> bool:
         """Whether a query's prediction may depend on the other queries."""
+        found = self._trials.transductive(self)
+        return self.seems_transductive() if found is None else found
+
+    def seems_transductive(self) -> bool:
+        """What its layers say of it, as long as it was not tried."""
         uses_batch = [
             isinstance(m, _BatchNorm) and m.running_mean is None
             for m in self.modules()
@@ -95,6 +115,12 @@ class Learner(nn.Module, ABC):
         return any(uses_batch) or any(
             isinstance(m, SupportNorm) for m in self.modules()
         )
+
+    def show(
+        self, support_x: Tensor, support_y: Tensor, query_x: Tensor
+    ) -> None:
+        """Keep one of these tasks, to find out on it what the learner does."""
+        self._trials.show(support_x, support_y, query_x)
 
     def adapt(
         self,
@@ -120,6 +146,7 @@ class Learner(nn.Module, ABC):
             gives.
         """
         check_batch(self, support_x, support_y, support_x)
+        self.show(support_x, support_y, support_x)
         state = self.remember(support_x, support_y)
         return self.predictor(state, support_x, support_y, class_names)
 

@@ -19,12 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from metabook.data.files import load_state, write_whole
-from metabook.learner.protocol import Learner, Predictor
+from metabook.learner.protocol import EXECUTION, Learner, Predictor
 
 __all__ = ["load", "save"]
 
 FORMAT = 1
-HOW = {"vectorized", "threads", "compiled"}  # computed, and not what
 
 
 def save(learner: Learner | Predictor, path: str | Path) -> None:
@@ -147,7 +146,7 @@ def load(path: str | Path, **yours: Any) -> Any:
 def _arguments(thing: object) -> Iterator[tuple[str, Any]]:
     """The arguments that make a learner or a network again."""
     for name in inspect.signature(type(thing)).parameters:
-        if name in HOW:
+        if name in EXECUTION:
             continue
         if not hasattr(thing, name):
             raise ValueError(

@@ -134,7 +134,7 @@ class ProtoNet(EmbeddingLearner):
         return float(self.log_temperature.detach().exp())
 
     def extra_repr(self) -> str:
-        """The settings that make another learner."""
+        """The settings, for printing."""
         name = getattr(self.distance, "__name__", self.distance)
         return ", ".join(
             filter(None, [f"distance={name}", super().extra_repr()])

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future
 from typing import Any, Protocol, TypeAlias
 
 from metabook.data.progress import progress_bar
@@ -117,7 +117,9 @@ def search(
         Propose nothing more after this time, resumed parts included.
     executor : concurrent.futures.Executor, optional
         Where evaluations run, several at once if ``in_flight`` is larger than
-        1. A process pool needs an ``evaluate`` that can be pickled.
+        1: threads, processes, or the machines of a cluster, as of Dask's
+        ``Client.get_executor()``. Processes need an ``evaluate`` that can be
+        pickled.
     in_flight : int
         Proposals made before the first of them is told. Scores are told in the
         order asked, so the run depends on this number and never on how many
@@ -146,6 +148,9 @@ def search(
         ``evaluate``, from another.
     OSError
         If the folder is being written by another process, or cannot be written.
+    BrokenExecutor
+        If the executor has lost a worker and cannot go on; the folder keeps all
+        that was evaluated.
 
     Warns
     -----
@@ -266,9 +271,17 @@ class _Run:
         key = self.strategy.space.canonical(arch)
         known = (self.memory, self.evaluated, self.futures)
         if self.executor is not None and not any(key in d for d in known):
-            self.futures[key] = self.executor.submit(
-                _attempt, self.evaluate, arch
-            )
+            self.futures[key] = self._submitted(arch, self.executor)
+
+    def _submitted(
+        self, arch: Architecture, executor: Executor
+    ) -> "Future[_Outcome]":
+        try:
+            return executor.submit(_attempt, self.evaluate, arch)
+        except BrokenExecutor as error:  # heard when its turn comes
+            broken: Future[_Outcome] = Future()
+            broken.set_exception(error)
+            return broken
 
     def outcome(self, arch: Architecture) -> Trial:
         """Remember, wait for, or make the evaluation."""
@@ -279,7 +292,7 @@ class _Run:
         if key in self.evaluated:
             score, error = self.evaluated.pop(key)
         elif key in self.futures:
-            score, error = self.futures[key].result()
+            score, error = self._awaited(self.futures[key])
             del self.futures[key]
         else:
             score, error = _attempt(self.evaluate, arch)
@@ -294,6 +307,18 @@ class _Run:
             )
         self.memory[key] = (score, error)
         return Trial(arch, score, False, error)
+
+    def _awaited(self, future: "Future[_Outcome]") -> _Outcome:
+        try:
+            return future.result()
+        except BrokenExecutor as error:
+            told = len(self.result.history)
+            raise type(error)(
+                f"a worker has died, and with it the executor, after {told:,}"
+                f" trials ({error}). Look for the memory that evaluate takes,"
+                " and for a crash in it. With a new executor and a checkpoint"
+                " folder, the same line goes on with what was lost"
+            ) from error
 
     def cancel(self) -> None:
         """Take back what the executor has not begun."""

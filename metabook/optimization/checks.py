@@ -4,9 +4,17 @@
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.utils.parametrizations import _WeightNorm
 
-__all__ = ["frozen_norms", "refuse_modes", "refuse_unfit_layers"]
+from metabook.learner.probes import hooks_of
+
+__all__ = [
+    "frozen_norms",
+    "hooks_of_layers",
+    "hooks_of_weights",
+    "refuse_hooks_of_weights",
+    "refuse_modes",
+    "refuse_unfit_layers",
+]
 
 
 def refuse_modes(steps: int) -> None:
@@ -20,18 +28,40 @@ def refuse_modes(steps: int) -> None:
         )
 
 
-def refuse_unfit_layers(model: nn.Module, first_order: bool) -> None:
-    """Refuse layers through which tasks would see each other, or whose second
-    derivative is wrong.
+def hooks_of_layers(model: nn.Module) -> list[str]:
+    """The names of the layers with hooks that a pass calls."""
+    return [
+        name or "the model"
+        for name, module in model.named_modules()
+        if any(hooks_of(module))
+    ]
+
+
+def hooks_of_weights(model: nn.Module) -> list[str]:
+    """The names of the parameters whose gradient goes through hooks."""
+    return [
+        name
+        for name, p in model.named_parameters()
+        if p._backward_hooks or p._post_accumulate_grad_hooks
+    ]
+
+
+def refuse_hooks_of_weights(model: nn.Module) -> None:
+    """Refuse hooks where autograd does not compute the outer gradient, so that
+    they would not be called.
     """
+    if names := hooks_of_weights(model):
+        raise ValueError(
+            f"{names[0]} has a hook, which would not be called: the outer"
+            " gradient does not come to it from autograd. Remove the hook, and"
+            " change .grad after backward"
+        )
+
+
+def refuse_unfit_layers(model: nn.Module) -> None:
+    """Refuse layers through which tasks would see each other."""
     frozen = frozen_norms(model)
     for name, module in model.named_modules():
-        if isinstance(module, _WeightNorm) and not first_order:
-            raise ValueError(
-                f"{name} is torch's weight norm, whose second derivative is"
-                " wrong, without a word (seen in torch 2.13): write g * v /"
-                " v.norm() out in the model, or use first_order=True"
-            )
         if _has_running_statistics(module) and name not in frozen:
             raise ValueError(
                 f"{name or 'the model'} is a {type(module).__name__} with"

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from metabook.learner.losses import LossFn
 from metabook.learner.precision import refuse_half_precision
+from metabook.optimization.checks import refuse_hooks_of_weights
 from metabook.optimization.inner_loop import Weights, add_to_grad
 from metabook.optimization.maml import MAML
 from metabook.tasks.episode import Episode
@@ -94,7 +95,7 @@ class ImplicitMAML(MAML):
         self.lam, self.cg_steps = lam, cg_steps
 
     def extra_repr(self) -> str:
-        """The settings that make another method or another run."""
+        """The settings, for printing."""
         settings = f"inner_lr={self.inner_lr}, inner_steps={self.inner_steps}"
         return f"{settings}, lam={self.lam}, cg_steps={self.cg_steps}"
 
@@ -120,6 +121,20 @@ class ImplicitMAML(MAML):
             " loop would give: call backward(episode), which adds it to .grad"
             " and returns the query loss"
         )
+
+    def backward(self, episode: Episode) -> float:
+        """Add the implicit gradient of the mean query loss to ``.grad``, and
+        return that loss.
+
+        Raises
+        ------
+        ValueError, RuntimeError
+            In half precision, by the weights or by autocast, where conjugate
+            gradients lose all digits; or if a weight has a hook.
+        """
+        refuse_half_precision(self.adapted())
+        refuse_hooks_of_weights(self)
+        return super().backward(episode)
 
     def add_gradient(self, part: Episode, way: int | None, tasks: int) -> float:
         """Add this part's share of the implicit gradient of the mean query loss

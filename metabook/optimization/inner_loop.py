@@ -182,15 +182,20 @@ def twice_differentiable(first_order: bool = False) -> Iterator[None]:
         with sdpa_kernel(SDPBackend.MATH):
             yield
     except RuntimeError as error:
-        signs = ("derivative for", "once_differentiable", "ouble backward")
-        if (
-            first_order
-            or isinstance(error, _NoSecondDerivative)
-            or not any(sign in str(error) for sign in signs)
-        ):
+        text = str(error)
+        if isinstance(error, _Explained):
             raise
-        raise _NoSecondDerivative(
-            f"an operation of the model has no second derivative ({error})."
+        if "RNN backward can only be called in training mode" in text:
+            raise _Explained(
+                f"a recurrent layer has no gradient in evaluation ({text}),"
+                " which the inner loop needs there too: run it under"
+                " torch.backends.cudnn.flags(enabled=False)"
+            ) from error
+        signs = ("derivative for", "once_differentiable", "ouble backward")
+        if first_order or not any(sign in text for sign in signs):
+            raise
+        raise _Explained(
+            f"an operation of the model has no second derivative ({text})."
             " MAML differentiates through its own gradient steps: replace that"
             " operation (recurrent layers on a GPU: run them under"
             " torch.backends.cudnn.flags(enabled=False)), or leave the second"
@@ -198,5 +203,5 @@ def twice_differentiable(first_order: bool = False) -> Iterator[None]:
         ) from error
 
 
-class _NoSecondDerivative(RuntimeError):
+class _Explained(RuntimeError):
     """Raised once, however deep."""

@@ -24,6 +24,7 @@ from metabook.learner.labels import (
 )
 from metabook.learner.losses import LossFn, is_cross_entropy
 from metabook.learner.precision import refuse_half_precision
+from metabook.learner.probes import kind, probing
 from metabook.learner.protocol import ClassNames, Predictor, State
 from metabook.optimization.checks import (
     frozen_norms,
@@ -41,6 +42,7 @@ from metabook.optimization.inner_loop import (
     twice_differentiable,
 )
 from metabook.optimization.method import Method
+from metabook.optimization.second_derivatives import check_second_derivatives
 from metabook.tasks.episode import Episode
 
 __all__ = ["FastWeights", "InnerLoopLearner"]
@@ -112,7 +114,7 @@ class InnerLoopLearner(Method):
             raise ValueError(
                 f"inner_lr is {inner_lr}; a step size is a finite number from 0"
             )
-        refuse_unfit_layers(model, first_order)
+        refuse_unfit_layers(model)
         self.frozen_norms = frozen_norms(model)
         if not any(p.requires_grad for p in model.parameters()):
             raise ValueError(
@@ -126,11 +128,12 @@ class InnerLoopLearner(Method):
         )
         self.first_order, self.query_dtype = first_order, query_dtype
         self.execution = execution
+        # kinds of tasks on which the second derivatives were found right
+        self._checked: set[object] = set()
 
-    @property
-    def transductive(self) -> bool:
-        """Whether the prediction for a query may depend on the other queries:
-        not by way of `SupportNorm`.
+    def seems_transductive(self) -> bool:
+        """What its layers say of it, as long as it was not tried: `SupportNorm`
+        does not look at the queries.
         """
         return any(
             isinstance(m, _BatchNorm) and name not in self.frozen_norms
@@ -161,6 +164,7 @@ class InnerLoopLearner(Method):
         """
         check_batch(self, support_x, support_y, query_x)
         targets, way = _columns(support_y)
+        self._check_graph(support_x, targets, steps)
         parts = self.execution.parts(self.model, support_x, targets, query_x)
         return torch.cat(
             [
@@ -180,7 +184,9 @@ class InnerLoopLearner(Method):
         way) or the shape of the targets.
         """
         check_batch(self, support_x, support_y, query_x)
+        self.show(support_x, support_y, query_x)
         targets, way = _columns(support_y)
+        self._check_graph(support_x, targets, steps)
         steps_of_parts = []
         parts = self.execution.parts(self.model, support_x, targets, query_x)
         for x, y, q in parts:
@@ -213,6 +219,7 @@ class InnerLoopLearner(Method):
             {name: (T, ...)}.
         """
         check_batch(self, support_x, support_y, support_x)
+        self.show(support_x, support_y, support_x)
         state = self.remember(support_x, support_y, steps)
         made = self.predictor(state, support_x, support_y, class_names)
         return cast(FastWeights, made)
@@ -222,6 +229,7 @@ class InnerLoopLearner(Method):
     ) -> State:
         """The fast weights of each task, {name: (T, ...)}."""
         targets, way = _columns(support_y)
+        self._check_graph(support_x, targets, steps)
         parts = [
             self.learn(x, y, way, steps)
             for x, y in self.execution.parts(self.model, support_x, targets)
@@ -243,10 +251,14 @@ class InnerLoopLearner(Method):
         )
 
     def loss(self, episode: Episode) -> Tensor:
-        """The mean over the tasks of the outer loss; a scalar."""
+        """The mean over the tasks of the outer loss; a scalar.
+
+        Each task draws the random numbers that it draws in `backward`.
+        """
         episode, way = self.in_columns(episode)
-        size = self.execution.tasks_at_once(self.model, episode.support_x)
-        parts = [self.outer_loss(part, way) for part in episode.split(size)]
+        parts = self.execution.each(
+            self.model, episode, lambda part: self.outer_loss(part, way)
+        )
         return torch.stack(parts).sum() / len(episode)
 
     def backward(self, episode: Episode) -> float:
@@ -255,7 +267,15 @@ class InnerLoopLearner(Method):
 
         One task, or at most 32 side by side, at a time, so that memory does not
         grow with T; summed in the order of the tasks, whatever the number of
-        threads.
+        threads. What task i of the batch draws, as for dropout, depends on i
+        and on the state of torch's generator at the start, which then moves on
+        by one number.
+
+        Raises
+        ------
+        RuntimeError
+            If the second derivatives of the model are wrong, which is tried
+            once for each kind of tasks (`metabook.learner.probes`).
         """
         episode, way = self.in_columns(episode)
         with torch.enable_grad(), twice_differentiable(self.first_order_now()):
@@ -267,8 +287,12 @@ class InnerLoopLearner(Method):
         """The episode, checked, with columns in place of labels; and the number
         of classes, none for regression.
         """
-        check_batch(self, episode.support_x, episode.support_y, episode.query_x)
+        parts = episode.support_x, episode.support_y, episode.query_x
+        check_batch(self, *parts)
+        self.show(*parts)
         columns, way = _columns(episode.support_y)
+        if self.differentiates_twice():
+            self._check_second_derivatives(episode.support_x, columns)
         # a label that the support lacks raises
         targets = query_targets(episode.support_y, episode.query_y)
         return Episode(
@@ -377,6 +401,18 @@ class InnerLoopLearner(Method):
             path = [{n: w.detach() for n, w in ws.items()} for ws in path]
         first = steps + 1 - len(path)
         return [self.finish(w, first + i, x) for i, w in enumerate(path)]
+
+    def _check_graph(self, x: Tensor, y: Tensor, steps: int | None) -> None:
+        """The caller's gradients are on, and may go through the inner loop."""
+        connected = torch.is_grad_enabled() and steps != 0
+        if connected and not self.first_order_now():
+            self._check_second_derivatives(x, y)
+
+    def _check_second_derivatives(self, x: Tensor, y: Tensor) -> None:
+        tried = self.training, *kind(self, x)
+        if tried not in self._checked and probing():
+            check_second_derivatives(self, x, y)
+            self._checked.add(tried)
 
 
 def _columns(support_y: Tensor) -> tuple[Tensor, int | None]:

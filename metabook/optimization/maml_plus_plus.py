@@ -147,7 +147,7 @@ class MAMLPlusPlus(MAML):
         )
 
     def extra_repr(self) -> str:
-        """The settings that make another method or another run."""
+        """The settings, for printing."""
         return (
             f"{super().extra_repr()}, per_step_lr={self.per_step_lr},"
             f" per_step_norm={self.per_step_norm},"

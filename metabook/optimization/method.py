@@ -76,6 +76,10 @@ class Method(Learner):
         """Whether the second derivatives are left out: here always or never."""
         return self.first_order
 
+    def differentiates_twice(self) -> bool:
+        """Whether `backward` takes second derivatives of the support loss."""
+        return not self.first_order_now()
+
     def add_gradient(self, part: Episode, way: int | None, tasks: int) -> float:
         """Add this part's share of the outer gradient to ``.grad``, and return
         its share of the loss, of a batch of so many tasks.

@@ -93,7 +93,7 @@ class ANIL(MAML):
             )
 
     def extra_repr(self) -> str:
-        """The settings that make another method or another run."""
+        """The settings, for printing."""
         return f"{super().extra_repr()}, head={self.head!r}"
 
     def adapted(self) -> Weights:
@@ -196,6 +196,10 @@ class JointTraining(MAML):
     ...     learner, mb.Sinusoids(), iterations=3, tasks_per_batch=5
     ... )
     """
+
+    def differentiates_twice(self) -> bool:
+        """No: training takes no inner step."""
+        return False
 
     def outer_loss(self, part: Episode, way: int | None) -> Tensor:
         """The losses before adapting, on all examples of the tasks."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from metabook.learner.losses import LossFn
 from metabook.learner.precision import refuse_half_precision
+from metabook.optimization.checks import refuse_hooks_of_weights
 from metabook.optimization.inner_loop import add_to_grad
 from metabook.optimization.maml import MAML
 from metabook.tasks.episode import Episode
@@ -83,7 +84,7 @@ class Reptile(MAML):
         )
 
     def extra_repr(self) -> str:
-        """The settings that make another method or another run."""
+        """The settings, for printing."""
         return f"inner_lr={self.inner_lr}, inner_steps={self.inner_steps}"
 
     def loss(self, episode: Episode) -> Tensor:
@@ -93,6 +94,17 @@ class Reptile(MAML):
             " backward(episode), which adds it to .grad and returns the loss"
             " after the inner loop"
         )
+
+    def differentiates_twice(self) -> bool:
+        """No: the update is made of first derivatives."""
+        return False
+
+    def backward(self, episode: Episode) -> float:
+        """Add ``theta - mean_i phi_i`` to ``.grad``, and return the mean loss
+        after the inner loop.
+        """
+        refuse_hooks_of_weights(self)
+        return super().backward(episode)
 
     def add_gradient(self, part: Episode, way: int | None, tasks: int) -> float:
         """Add this part's share of ``theta - mean_i phi_i`` to ``.grad``, and

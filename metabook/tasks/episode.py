@@ -121,14 +121,17 @@ class Episode:
     def split(self, size: int) -> Iterator["Episode"]:
         """Yield episodes of ``size`` tasks; the last one may have fewer."""
         for t in range(0, len(self), size):
-            part = slice(t, t + size)
-            yield Episode(
-                self.support_x[part],
-                self.support_y[part],
-                self.query_x[part],
-                self.query_y[part],
-                class_names=self.class_names and self.class_names[part],
-            )
+            yield self.part(slice(t, t + size))
+
+    def part(self, tasks: slice) -> "Episode":
+        """The episode of some of the tasks."""
+        return Episode(
+            self.support_x[tasks],
+            self.support_y[tasks],
+            self.query_x[tasks],
+            self.query_y[tasks],
+            class_names=self.class_names and self.class_names[tasks],
+        )
 
     def tasks(self) -> Iterator["Episode"]:
         """Yield each task as an episode with T = 1."""

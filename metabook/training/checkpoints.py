@@ -207,11 +207,10 @@ class RunFolder:
     def _append(self, lines: list[str]) -> None:
         """Add to the log; the first lines in this process write it anew."""
         assert self.path is not None
-        before, self.logged = self.logged, 0  # anew also after a failure
-        write = append if before else write_whole
+        write = append if self.logged else write_whole
         text = "".join(f"{line}\n" for line in lines)
         write(self.path / "log.jsonl", text.encode())
-        self.logged = before + len(lines)
+        self.logged += len(lines)
 
 
 def _check_keys(file: Path, found: object, expected: set[str]) -> None:

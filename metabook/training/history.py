@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a training has seen."""
+"""What a training has seen. Taught in section 2.1 of the book."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

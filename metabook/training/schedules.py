@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from metabook.data.settings import described
 
-__all__ = ["Schedule", "Steps", "half_cosine"]
+__all__ = ["Schedule", "StepSizes", "half_cosine"]
 
 Schedule: TypeAlias = str | Callable[[float], float] | LRScheduler | None
 
@@ -41,7 +41,7 @@ def half_cosine(done: float) -> float:
 NAMED = {"constant": constant, "cosine": half_cosine}
 
 
-class Steps:
+class StepSizes:
     """The step sizes of an optimiser while it trains.
 
     Parameters

@@ -14,7 +14,7 @@ from metabook.data.digests import tensor_digest
 from metabook.data.settings import described, differences
 from metabook.learner.protocol import Learner
 from metabook.training.history import History
-from metabook.training.schedules import Steps
+from metabook.training.schedules import StepSizes
 from metabook.training.scores import Score
 
 __all__ = ["KEYS", "TrainingState", "optimizer_settings"]
@@ -43,7 +43,10 @@ class TrainingState:
     """
 
     def __init__(
-        self, learner: Learner, optimizer: torch.optim.Optimizer, steps: Steps
+        self,
+        learner: Learner,
+        optimizer: torch.optim.Optimizer,
+        steps: StepSizes,
     ) -> None:
         self.learner, self.optimizer, self.steps = learner, optimizer, steps
         self.history = History()

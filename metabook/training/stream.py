@@ -11,6 +11,7 @@ from metabook.data.settings import settings
 from metabook.tasks.episode import Episode, as_episodes
 from metabook.tasks.loading import EpisodeLoader
 from metabook.tasks.protocol import Tasks
+from metabook.training.distributed import Processes
 
 __all__ = ["Episodes", "Stream", "tasks_settings"]
 
@@ -27,6 +28,8 @@ class Stream:
         following; of an iterable, what comes.
     tasks_per_batch : int
         An iterable has batches of its own.
+    processes : Processes
+        Who share each batch; only this one's part of it comes.
 
     Attributes
     ----------
@@ -40,8 +43,11 @@ class Stream:
         If it is neither.
     """
 
-    def __init__(self, tasks: Episodes, tasks_per_batch: int) -> None:
+    def __init__(
+        self, tasks: Episodes, tasks_per_batch: int, processes: Processes
+    ) -> None:
         self.source, self.tasks_per_batch = tasks, tasks_per_batch
+        self.processes = processes
         self.indexed: Tasks | None = None
         self.first = 0
         if isinstance(tasks, Tasks):
@@ -70,13 +76,17 @@ class Stream:
         if isinstance(self.source, Tasks):
             return self._sampled(self.source, done)
         if isinstance(self.source, EpisodeLoader):
-            return map(as_episodes, self.source.after(done))
-        return map(as_episodes, self.source)
+            return map(self._own, self.source.after(done))
+        return map(self._own, self.source)
+
+    def _own(self, sample: Episode | Sequence[Episode]) -> list[Episode]:
+        return self.processes.part(as_episodes(sample))
 
     def _sampled(self, tasks: Tasks, done: int) -> Iterator[list[Episode]]:
         size = self.tasks_per_batch
+        first, count = self.processes.share(size)
         while True:
-            yield as_episodes(tasks.sample(size, done * size))
+            yield as_episodes(tasks.sample(count, done * size + first))
             done += 1
 
 

@@ -7,7 +7,8 @@ Taught in section 2.1 of the book.
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from time import perf_counter
 from typing import Any, TypeAlias
 
@@ -21,10 +22,11 @@ from metabook.learner.protocol import Learner
 from metabook.tasks.episode import Episode
 from metabook.tasks.protocol import Tasks
 from metabook.training.checkpoints import RunFolder
+from metabook.training.distributed import Processes, joined
 from metabook.training.evaluate import device_of, evaluate, placed
 from metabook.training.history import History
 from metabook.training.interrupts import CtrlC
-from metabook.training.schedules import Schedule, Steps
+from metabook.training.schedules import Schedule, StepSizes
 from metabook.training.state import KEYS, TrainingState, optimizer_settings
 from metabook.training.stream import Episodes, Stream, tasks_settings
 
@@ -58,6 +60,12 @@ def train(
     ``tasks``, so a resumed run sees what an uninterrupted one sees, and ends
     with the same bits.
 
+    Started by ``torchrun``, or where ``torch.distributed`` is initialised, the
+    processes share the tasks of every batch, and end with the weights of one
+    process, up to rounding. Validation, checkpoint and bar are the first one's.
+    Running statistics move by the mean of what they move on each process, and
+    each has random numbers of its own for dropout.
+
     Parameters
     ----------
     learner : Learner
@@ -73,7 +81,8 @@ def train(
     iterations : int
         Steps of the optimiser.
     tasks_per_batch : int
-        Tasks a step; of an iterable, its own batches count.
+        Tasks a step, of all processes together; of an iterable, its own
+        batches count, and every process must get the same ones.
     lr : float
         Step size of Adam, unless ``optimizer`` is given.
     optimizer : torch.optim.Optimizer, optional
@@ -94,7 +103,7 @@ def train(
         two; the last one is at the end.
     on_iteration : callable, optional
         ``on_iteration(iteration, loss, learner)`` is called after each
-        iteration; they count from 1.
+        iteration, on every process; they count from 1.
     checkpoint : path, optional
         Folder for ``last.pt`` (the state), ``best.pt`` (the best weights, or
         the last ones without validation: for ``torch.load``) and ``log.jsonl``
@@ -120,6 +129,8 @@ def train(
         its weights are float16.
     OSError
         If the folder is being written by another process, or cannot be written.
+    RuntimeError
+        If one of several processes has ended.
 
     Examples
     --------
@@ -148,19 +159,20 @@ def train(
             " that it learns nothing across tasks: evaluate it as it is"
         )
     refuse_float16(learner)
-    stream = Stream(tasks, tasks_per_batch)
+    device = device_of(learner)
+    processes = joined(device)
+    stream = Stream(tasks, tasks_per_batch, processes)
     if checkpoint is not None and stream.indexed is None:
         raise ValueError(
             f"a {type(tasks).__name__} cannot go on in the middle, so a run on"
             " it cannot be resumed: leave checkpoint out, or train on tasks"
             " with sample(tasks, start) or on an episode_loader"
         )
-    device = device_of(learner)
     optimizer = optimizer or torch.optim.Adam(
         learner.parameters(), lr=lr, fused=device.type in ("cpu", "cuda")
     )
     learner.check_optimizer(optimizer)
-    steps = Steps(optimizer, schedule, iterations)
+    steps = StepSizes(optimizer, schedule, iterations)
     keep_mode = _kept_in_evaluation_mode(learner)
 
     def run_settings() -> dict[str, Any]:
@@ -186,6 +198,8 @@ def train(
 
     run = TrainingState(learner, optimizer, steps)
     folder = RunFolder(checkpoint, "training", KEYS, run_settings)
+    if not processes.first:
+        folder.path = None  # one process reads and writes for all
     history = run.history
 
     def save() -> None:
@@ -202,15 +216,23 @@ def train(
             raise
 
     with (
-        folder.opened(
-            lambda state: len(state["losses"]) >= iterations
-        ) as state,
+        ExitStack() as opened,
         CtrlC() as ctrl_c,
-        progress_bar(total=iterations, desc="train", show=progress) as bar,
+        progress_bar(
+            total=iterations, desc="train", show=progress and processes.first
+        ) as bar,
     ):
-        if folder.path is not None:
-            with folder.naming():
-                run.begin(state, folder.path / "best.pt")
+
+        def begin() -> None:
+            state = opened.enter_context(
+                folder.opened(lambda state: len(state["losses"]) >= iterations)
+            )
+            if folder.path is not None:
+                with folder.naming():
+                    run.begin(state, folder.path / "best.pt")
+
+        processes.from_first(begin)
+        processes.follow_first(run)
         if len(history.losses) > iterations:
             raise ValueError(
                 f"{checkpoint} holds {len(history.losses)} iterations already,"
@@ -239,6 +261,7 @@ def train(
                     [placed(e, learner) for e in episodes],
                     done,
                     clip,
+                    processes,
                 )
                 steps.step()
                 history.losses.append(loss)
@@ -246,9 +269,10 @@ def train(
                 if valid is not None and (
                     done % valid_every == 0 or done == iterations
                 ):
-                    score = evaluate(
-                        learner, valid, valid_episodes, progress=False
+                    validation = partial(
+                        evaluate, learner, valid, valid_episodes, progress=False
                     )
+                    score = processes.from_first(validation)
                     run.validated(score)
                     bar.set_postfix_str(f"valid {score.mean:.4f}")
                 history.seconds += perf_counter() - clock
@@ -303,6 +327,7 @@ def _outer_step(
     episodes: list[Episode],
     iteration: int,
     clip: float | None,
+    processes: Processes,
 ) -> float:
     """One update of the parameters; if it cannot be made, weights and buffers
     stay those of the iteration before.
@@ -312,12 +337,15 @@ def _outer_step(
         forget_casts()
         optimizer.zero_grad()
         learner.zero_grad()  # also of weights that the optimiser has not
-        with torch.enable_grad():
+        with torch.enable_grad(), processes.own_random(device_of(learner)):
             loss = float(
                 learner.backward(episodes[0])
                 if len(episodes) == 1
                 else learner.backward_each(episodes)
             )
+        loss = processes.average(
+            learner, loss, sum(map(len, episodes)), buffers
+        )
         _check_finite(learner, loss, iteration)
     except BaseException:
         for name, b in learner.named_buffers():

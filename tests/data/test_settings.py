@@ -25,6 +25,14 @@ class Colour(Enum):
     RED = 1
 
 
+class Buffered(nn.Module):
+    """A number that its state leaves out."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.register_buffer("value", torch.tensor(value), persistent=False)
+
+
 def same(a, b):
     return differences(described(a), described(b)) == []
 
@@ -60,6 +68,9 @@ def in_a_notebook(source, **names):
         lambda: torch.arange(6.0).view(2, 3),
         lambda: torch.arange(6.0, dtype=torch.bfloat16).view(2, 3).T,
         lambda: np.arange(6),
+        lambda: np.array(["a", None]),
+        lambda: b"a",
+        lambda: Buffered(1.0),
         lambda: np.float32(0.5),
         lambda: Colour.RED,
         lambda: F.mse_loss,
@@ -90,6 +101,9 @@ def test_what_is_made_anew_is_the_same(make):
         (torch.zeros(2), torch.zeros(2, 1)),
         (torch.zeros(2), torch.zeros(2, dtype=torch.int32)),
         (np.arange(3), np.arange(3.0)),
+        (np.array(["a", None]), np.array(["b", None])),
+        (b"a", b"b"),
+        (Buffered(1.0), Buffered(2.0)),
         (F.mse_loss, F.l1_loss),
         (smoothed(0.1), smoothed(0.2)),
         (weighted(torch.ones(3)), weighted(torch.zeros(3))),
@@ -195,6 +209,11 @@ class Opaque:
 def test_what_cannot_be_known_is_named_with_a_way_out(value, name):
     with pytest.raises(TypeError, match=f"{name}.*method settings"):
         described(value, "the loss")
+
+
+def test_an_object_without_settings_has_none():
+    with pytest.raises(TypeError, match="the tasks is a Opaque.*settings"):
+        settings(Opaque(), "the tasks")
 
 
 def test_the_way_out_works_for_objects_and_for_functions():

@@ -3,7 +3,6 @@
 
 import copy
 import random
-import time
 
 import numpy as np
 import pytest
@@ -354,11 +353,9 @@ BROKEN = {
 }
 
 
-def test_a_learner_that_is_right_passes_in_a_few_seconds():
-    start = time.process_time()
+def test_a_learner_that_is_right_passes():
     check_learner(Course())
     check_learner(mb.ProtoNet(mb.Conv4()))
-    assert time.process_time() - start < 10
 
 
 @pytest.mark.filterwarnings("ignore:std")

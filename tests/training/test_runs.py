@@ -401,6 +401,20 @@ OTHERS = {
         lambda _: {},
         lambda _: {"learner": frozen(waver())},
     ),
+    "in_evaluation_mode": (
+        lambda i: {"learner": proto(), "tasks": few_shot(i)},
+        lambda i: {"learner": still(proto()), "tasks": few_shot(i)},
+    ),
+    "tasks.transform.closure.factor": (
+        lambda i: {
+            "learner": classifier(),
+            "tasks": few_shot(i, transform=brighter(1.0)),
+        },
+        lambda i: {
+            "learner": classifier(),
+            "tasks": few_shot(i, transform=brighter(1.1)),
+        },
+    ),
     "tasks.seed": (
         lambda i: {"learner": classifier(), "tasks": few_shot(i)},
         lambda i: {"learner": classifier(), "tasks": few_shot(i, seed=1)},
@@ -454,6 +468,17 @@ OTHERS = {
 }
 
 
+def brighter(factor):
+    return lambda x: factor * x
+
+
+def still(learner):
+    for module in learner.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    return learner
+
+
 def frozen(learner):
     next(learner.parameters()).requires_grad_(False)
     return learner
@@ -468,7 +493,7 @@ def test_another_run_in_the_same_folder_is_refused_by_name(
     train(learner, checkpoint=tmp_path, **options)
     before = (tmp_path / "last.pt").read_bytes()
     learner, options = settled(**second(images))
-    with pytest.raises(ValueError, match=f"holds a training.* {name}|{name}"):
+    with pytest.raises(ValueError, match=rf"holds a.*training.*\b{name}\b"):
         train(learner, checkpoint=tmp_path, **{"iterations": 6} | options)
     assert (tmp_path / "last.pt").read_bytes() == before
     # the way out

@@ -14,7 +14,7 @@ from typing import Any
 
 from metabook.data.files import write_whole
 
-__all__ = ["environment", "load", "names", "save", "write"]
+__all__ = ["environment", "load", "names", "save"]
 
 
 def load(name: str) -> dict[str, Any]:

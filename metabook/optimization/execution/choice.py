@@ -7,17 +7,25 @@
     compiled         side by side, as one program
 
 The way is chosen here, from the model, the device and the settings. All of
-them give the same numbers, up to rounding.
+them give the same numbers, up to rounding; random ones too, since each task
+draws from a stream of its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
+from metabook.data.global_random import watched_random_numbers
+from metabook.optimization.checks import (
+    hooks_of_layers,
+    hooks_of_weights,
+    refuse_hooks_of_weights,
+)
 from metabook.optimization.execution.compiled import Programs
 from metabook.optimization.execution.side_by_side import obstacle, worthwhile
+from metabook.optimization.execution.streams import Streams
 from metabook.optimization.execution.threads import (
     Threads,
     copy_sharing_weights,
@@ -28,6 +36,8 @@ from metabook.tasks.episode import Episode
 __all__ = ["SIDE_BY_SIDE", "Execution"]
 
 SIDE_BY_SIDE = 32  # tasks: enough to keep a processor busy, a bound on memory
+
+Result = TypeVar("Result")
 
 
 class Execution:
@@ -57,12 +67,6 @@ class Execution:
         threads: int | None = None,
         compiled: bool = False,
     ) -> None:
-        dropout = any(isinstance(m, _DropoutNd) for m in model.modules())
-        if dropout and threads is not None and threads > 1:
-            raise ValueError(
-                "the model has dropout, whose random state threads would"
-                " share: use threads=1"
-            )
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}; it must be at least 1")
         if compiled and vectorized is False:
@@ -71,14 +75,15 @@ class Execution:
                 " vectorized=False out"
             )
         if (vectorized or compiled) and obstacle(model):
+            option = "compiled" if compiled else "vectorized"
             raise ValueError(
                 f"the tasks cannot be computed side by side: {obstacle(model)};"
-                " use vectorized=False"
+                f" use {option}=False"
             )
-        self.vectorized = compiled or vectorized
-        self.threads = 1 if dropout else threads
+        self.vectorized, self.threads = compiled or vectorized, threads
         self.programs = Programs() if compiled else None
         self.pool = Threads()
+        self.draws: set[bool] = set()  # in training mode, or in evaluation
 
     def tasks_at_once(self, model: nn.Module, x: Tensor) -> int:
         """How many tasks go through the model in one pass."""
@@ -94,26 +99,57 @@ class Execution:
         size = self.tasks_at_once(model, tensors[0])
         return zip(*(torch.split(t, size) for t in tensors), strict=True)
 
+    def each(
+        self,
+        model: nn.Module,
+        episode: Episode,
+        f: Callable[[Episode], Result],
+    ) -> list[Result]:
+        """f of as many tasks as go in one pass: one after another each with
+        random numbers of its own, and side by side they draw none.
+        """
+        size = self.tasks_at_once(model, episode.support_x)
+        if size > 1:
+            return [f(part) for part in episode.split(size)]
+        results = []
+        with Streams(episode.support_x.device) as streams:
+            for i, task in enumerate(episode.tasks()):
+                with streams.of_task(i):
+                    results.append(f(task))
+        return results
+
     def backward(
         self, learner: Method, episode: Episode, way: int | None
     ) -> float:
         """Add the outer gradient to ``.grad`` and return the mean loss.
 
         One pass of tasks at a time, so that memory does not grow with T.
+
+        Raises
+        ------
+        ValueError
+            If several threads were asked for, and the model draws random
+            numbers; if a compiled model has hooks.
         """
-        size = self.tasks_at_once(learner.model, episode.support_x)
-        copies = self._copies(learner, len(episode)) if size == 1 else []
-        if copies:
-            return self.pool.backward(learner, episode, way, copies)
-        tasks, total = len(episode), 0.0
-        for part in episode.split(size):
-            if self.programs is None:
-                total += learner.add_gradient(part, way, tasks)
-            else:
-                total += self._compiled(
-                    self.programs, learner, part, way, tasks
+        if self.tasks_at_once(learner.model, episode.support_x) == 1:
+            loss = self._on_threads(learner, episode, way)
+            if loss is not None:
+                return loss
+        if self.programs is not None:
+            _refuse_hooks(learner)
+            if type(learner).add_gradient is not Method.add_gradient:
+                raise ValueError(
+                    f"{type(learner).__name__} has an add_gradient of its own,"
+                    " which is not what would be compiled: use compiled=False"
                 )
-        return total
+        tasks = len(episode)
+
+        def gradient(part: Episode) -> float:
+            if self.programs is None:
+                return learner.add_gradient(part, way, tasks)
+            return self._compiled(self.programs, learner, part, way, tasks)
+
+        return sum(self.each(learner.model, episode, gradient))
 
     @staticmethod
     def _compiled(
@@ -130,19 +166,46 @@ class Execution:
         settings = way, tasks, learner.loss_fn
         return float(programs.backward(learner, mean_loss, tensors, settings))
 
+    def _on_threads(
+        self, learner: Method, episode: Episode, way: int | None
+    ) -> float | None:
+        """The loss, or ``None`` where one thread is to do it all."""
+        copies = self._copies(learner, len(episode))
+        if not copies:
+            return None
+        before = [
+            None if p.grad is None else p.grad.clone()
+            for p in learner.parameters()
+        ]
+        with watched_random_numbers() as moved:
+            loss = self.pool.backward(learner, episode, way, copies)
+            if not moved():
+                return loss
+        # threads share one random state: what came out depends on their timing
+        for p, grad in zip(learner.parameters(), before, strict=True):
+            p.grad = grad
+        if self.threads is not None:
+            raise ValueError(
+                "the model draws random numbers, as for dropout, and"
+                f" {self.threads} threads would share their state: use"
+                " threads=1, or leave threads out"
+            )
+        self.draws.add(learner.training)
+        return None
+
     def _copies(self, learner: Method, tasks: int) -> list[Method]:
         """A learner for every thread, since a pass borrows the module's
         weights; none where one thread is to do it all.
         """
         threads = min(self.threads or torch.get_num_threads(), tasks)
-        parameters = list(learner.parameters())
+        on_cpu = all(p.device.type == "cpu" for p in learner.parameters())
         # copies would lose the hooks, and threads do not inherit autocast
-        hooked = any(p._backward_hooks for p in parameters)
-        on_cpu = all(p.device.type == "cpu" for p in parameters)
         if (
             threads == 1
-            or hooked
+            or learner.training in self.draws
             or not on_cpu
+            or hooks_of_layers(learner)
+            or hooks_of_weights(learner)
             or torch.is_autocast_enabled("cpu")
         ):
             return []
@@ -150,3 +213,13 @@ class Execution:
             return [copy_sharing_weights(learner) for _ in range(threads)]
         except RuntimeError:  # a module that keeps an activation has no copy
             return []
+
+
+def _refuse_hooks(learner: Method) -> None:
+    """A program would call them once, while it is recorded."""
+    if names := hooks_of_layers(learner):
+        raise ValueError(
+            f"{names[0]} has a hook, which a compiled program would not call:"
+            " use compiled=False"
+        )
+    refuse_hooks_of_weights(learner)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from metabook.learner.probes import hooks_of
 from metabook.models.norms import SupportNorm, normalize
 from metabook.optimization.inner_loop import Weights, call_with
 
@@ -122,7 +123,7 @@ def worthwhile(model: nn.Module, device: torch.device) -> bool:
     other models on a GPU.
     """
     return perceptron_layers(model) is not None or (
-        device.type == "cuda" and obstacle(model) is None
+        device.type != "cpu" and obstacle(model) is None
     )
 
 
@@ -141,6 +142,11 @@ def obstacle(model: nn.Module) -> str | None:
                 f"{name or 'the model'} is recurrent, and torch.vmap has no"
                 " rule for recurrent layers"
             )
+        if module._backward_hooks or module._backward_pre_hooks:
+            return (
+                f"{name or 'the model'} has a backward hook, which torch.vmap"
+                " would not call"
+            )
     return None
 
 
@@ -152,11 +158,8 @@ def perceptron_layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:
     seen: set[int] = set()
     for name, module in model.named_modules(remove_duplicate=False):
         own = [id(p) for p in module._parameters.values() if p is not None]
-        if (
-            module._forward_hooks
-            or module._forward_pre_hooks
-            or seen & set(own)
-        ):  # somebody listens, or weights are tied
+        # somebody listens, or weights are tied
+        if any(hooks_of(module)) or seen & set(own):
             return None
         seen.update(own)
         if (
@@ -218,6 +221,11 @@ def _for_each_task(
     for more.
     """
     if len(x) > 1:
+        if why := obstacle(model):  # a hook may have come since
+            raise RuntimeError(
+                f"the tasks cannot be computed side by side: {why}; use"
+                " vectorized=False"
+            )
         with _norms_written_out(model):
             try:
                 return torch.vmap(f)(weights, x)

@@ -4,8 +4,6 @@ compiled program.
 """
 
 import copy
-import resource
-import weakref
 
 import pytest
 import torch
@@ -220,80 +218,6 @@ def test_the_query_pass_in_half_precision_keeps_the_direction_of_the_gradient(
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def graph_megabytes(learner, episode):
-    """What autograd holds at most during backward, counted by its own hooks."""
-    held, most = weakref.WeakSet(), 0
-
-    class Box:
-        def __init__(self, tensor):
-            self.tensor = tensor
-
-    def keep(tensor):
-        nonlocal most
-        box = Box(tensor)
-        held.add(box)
-        most = max(
-            most, sum(b.tensor.numel() * b.tensor.element_size() for b in held)
-        )
-        return box
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda box: box.tensor):
-        learner.backward(episode)
-    return most / 1e6
-
-
-@pytest.mark.parametrize(
-    ("model", "tasks_held"), [("batch statistics", 1), ("perceptron", 32)]
-)
-def test_memory_of_backward_does_not_grow_with_the_number_of_tasks(
-    model, tasks_held, tasks
-):
-    learner = mb.MAML(MODELS[model](), inner_lr=0.1, threads=1)
-    few, many = (
-        graph_megabytes(learner, tasks.sample(n))
-        for n in (tasks_held, 2 * tasks_held)
-    )
-    assert many < 1.2 * few
-
-
-def test_memory_is_flat_over_iterations_of_training_and_of_evaluation(tasks):
-    learner = mb.MAML(mb.MLP(784, 5, hidden=(64,)), inner_lr=0.1, inner_steps=3)
-    optimizer = torch.optim.Adam(learner.parameters())
-
-    def work(rounds):
-        for i in range(rounds):
-            optimizer.zero_grad()
-            learner.backward(tasks.sample(8, start=8 * i))
-            optimizer.step()
-            with torch.no_grad():
-                part = tasks.sample(4, start=i)
-                learner(part.support_x, part.support_y, part.query_x)
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        return usage.ru_maxrss / 1024  # MB, on Linux
-
-    first = work(10)
-    # one graph that stays behind an iteration would hold about 15 MB
-    assert work(50) - first < 20
-
-
-def test_memory_of_an_inner_loop_without_a_graph_does_not_grow_with_its_steps():
-    """Learned step sizes would chain every step to the one before; a path would
-    keep all of them.
-    """
-    learner, part = (
-        mb.MetaSGD(mb.MLP(784, 5, hidden=(200,)), 1e-4),
-        mb.FewShotTasks(mb.glyphs(classes=9), 5, 1).sample(20),
-    )
-
-    def peak(steps):
-        with torch.no_grad():
-            learner.adapt(part.support_x, part.support_y, steps=steps)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-    few = peak(3)
-    assert peak(30) - few < 40  # the weights of 20 tasks are 13 MB
-
-
 def repeated():
     act, layer = nn.Tanh(), nn.Linear(6, 6)
     return nn.Sequential(
@@ -430,3 +354,36 @@ def test_a_model_that_vmap_cannot_run_is_told_the_way_out(episode):
 
     with pytest.raises(RuntimeError, match="use vectorized=False"):
         mb.MAML(Chooses().double(), vectorized=True).loss(episode)
+
+
+class Weighted(mb.MAML):
+    """A relative with a factor of its own, which may change."""
+
+    factor = 1.0
+
+    def outer_loss(self, part, way):
+        return self.factor * super().outer_loss(part, way)
+
+
+def test_a_compiled_program_follows_a_setting_that_changes():
+    learner = Weighted(mb.MLP(1, 1, hidden=(4,)), loss_fn=F.mse_loss)
+    learner.factor = 1.0
+    compiled = Weighted(
+        copy.deepcopy(learner.model), loss_fn=F.mse_loss, compiled=True
+    )
+    waves = mb.Sinusoids(shot=3, query=3).sample(2)
+    for factor in (1.0, 10.0):
+        learner.factor = compiled.factor = factor
+        assert compiled.backward(waves) == pytest.approx(
+            learner.backward(waves), rel=1e-4
+        )
+
+
+def test_what_would_not_be_compiled_is_refused():
+    class Nothing(mb.MAML):
+        def add_gradient(self, part, way, tasks):
+            return 0.0
+
+    learner = Nothing(mb.MLP(1, 1), loss_fn=F.mse_loss, compiled=True)
+    with pytest.raises(ValueError, match="add_gradient of its own"):
+        learner.backward(mb.Sinusoids().sample(2))

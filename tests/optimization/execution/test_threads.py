@@ -45,6 +45,8 @@ def test_threads_give_the_gradient_of_the_plain_loop(
     )
     a, b = outer_gradient(one, episode), outer_gradient(two, episode)
     assert torch.allclose(a, b, rtol=1e-10, atol=1e-14)
+    assert two.execution.pool.pool is not None, "threads took part"
+    assert one.execution.pool.pool is None
     assert torch.get_num_threads() == 2
 
 
