@@ -140,7 +140,6 @@ class ImplicitMAML(MAML):
         """Add this part's share of the implicit gradient of the mean query loss
         to ``.grad``, and return its share of that loss.
         """
-        refuse_half_precision(self.adapted())
         with torch.no_grad():
             phi = self.learn(part.support_x, part.support_y, way)
         phi = {name: phi[name].requires_grad_() for name in self.adapted()}

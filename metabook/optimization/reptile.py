@@ -103,6 +103,7 @@ class Reptile(MAML):
         """Add ``theta - mean_i phi_i`` to ``.grad``, and return the mean loss
         after the inner loop.
         """
+        refuse_half_precision(self.adapted())
         refuse_hooks_of_weights(self)
         return super().backward(episode)
 
@@ -110,7 +111,6 @@ class Reptile(MAML):
         """Add this part's share of ``theta - mean_i phi_i`` to ``.grad``, and
         return its share of the loss after the inner loop, on the same examples.
         """
-        refuse_half_precision(self.adapted())
         x = torch.cat([part.support_x, part.query_x], dim=1)
         y = torch.cat([part.support_y, part.query_y], dim=1)
         with torch.no_grad():
