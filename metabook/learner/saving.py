@@ -13,12 +13,16 @@ import inspect
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FunctionType
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from metabook.data.files import load_state, write_whole
+from metabook.data.settings import module_settings
 from metabook.learner.protocol import EXECUTION, Learner, Predictor
 
 __all__ = ["load", "save"]
@@ -165,6 +169,8 @@ def _described(thing: Learner | nn.Module) -> dict[str, Any]:
 
 def _value(value: Any) -> dict[str, Any]:
     """One argument, as plain values."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
     if value is None or isinstance(value, bool | int | float | str | Tensor):
         return {"value": value}
     if isinstance(value, list | tuple) and all(
@@ -174,27 +180,41 @@ def _value(value: Any) -> dict[str, Any]:
     if isinstance(value, torch.dtype):
         return {"dtype": str(value).removeprefix("torch.")}
     if isinstance(value, nn.Module):
-        if type(value).__module__.startswith("metabook."):
-            return {"module": _described(value)}
-        if _is_plain(value):
-            return {"module": {"class": _name(type(value)), "arguments": {}}}
-        return {"yours": type(value).__name__}
+        described = _module(value)
+        return described or {"yours": type(value).__name__}
     if callable(value) and _ours(value):
         return {"function": _name(value)}
     return {"yours": getattr(value, "__name__", type(value).__name__)}
 
 
-def _is_plain(module: nn.Module) -> bool:
-    """Whether it is a layer of torch without weights and options, as
-    ``nn.Flatten()``.
+def _module(module: nn.Module) -> dict[str, Any] | None:
+    """How a network of this package, or a layer of torch without weights and
+    options, is made again; ``None`` if that would be another one.
     """
     kind = type(module)
-    if not kind.__module__.startswith("torch.nn.") or module.state_dict():
-        return False
+    if kind.__module__.startswith("metabook."):
+        described = {"module": _described(module)}
+    elif kind.__module__.startswith("torch.nn.") and not module.state_dict():
+        described = {"module": {"class": _name(kind), "arguments": {}}}
+    else:
+        return None
     try:
-        return repr(kind()) == repr(module)
-    except TypeError:  # it has no default
-        return False
+        again = _again(described)
+    except TypeError:  # a layer of torch that wants arguments
+        return None
+    return described if _looks(again) == _looks(module) else None
+
+
+def _looks(module: nn.Module) -> tuple[object, ...]:
+    """What two networks that are built alike have in common: their layers and
+    options, and which of their normalisation layers are frozen.
+    """
+    frozen = [
+        not m.training and not any(p.requires_grad for p in m.parameters())
+        for m in module.modules()
+        if isinstance(m, _NormBase) and any(True for _ in m.parameters())
+    ]
+    return repr(module), module_settings(module), frozen
 
 
 def _ours(function: Any) -> bool:
@@ -202,21 +222,35 @@ def _ours(function: Any) -> bool:
     module = getattr(function, "__module__", None) or ""
     if not module.startswith(("torch.nn.functional", "metabook.")):
         return False
-    found = getattr(_import(_name(function)), "__name__", None)
-    return bool(found == function.__name__)
+    try:
+        return _import(_name(function), FunctionType) is function
+    except ValueError:
+        return False
 
 
 def _name(thing: Any) -> str:
     return f"{thing.__module__}:{thing.__qualname__}"
 
 
-def _import(name: str) -> Any:
-    module, _, path = name.partition(":")
-    if not module.startswith(("torch.nn.", "metabook.")):
-        raise ValueError(f"{name} is neither torch's nor this package's")
-    thing: Any = importlib.import_module(module)
-    for part in path.split("."):
-        thing = getattr(thing, part, None)
+def _import(name: str, kind: type) -> Any:
+    """A class or function that stands in a module of torch or of this package:
+    what a module has only imported, such as ``os``, is not followed.
+    """
+    module, _, own = name.partition(":")
+    known = module.startswith(("torch.nn.", "metabook.")) and own.isidentifier()
+    try:
+        thing = getattr(importlib.import_module(module), own) if known else None
+    except (ImportError, AttributeError):
+        thing = None
+    base = kind if kind is FunctionType else type
+    right = isinstance(thing, base) and thing.__module__ == module
+    if right and kind is not FunctionType:
+        right = issubclass(thing, kind)
+    if not right:
+        raise ValueError(
+            f"the file asks for {name!r}, which is no {kind.__name__} of torch"
+            " or of this version of metabook"
+        )
     return thing
 
 
@@ -250,19 +284,19 @@ def _again(value: dict[str, Any]) -> Any:
     if "dtype" in value:
         return getattr(torch, value["dtype"])
     if "function" in value:
-        return _import(value["function"])
+        return _import(value["function"], FunctionType)
     if "module" in value:
         described = value["module"]
         arguments = described["arguments"]
         given = {name: _again(v) for name, v in arguments.items()}
-        return _import(described["class"])(**given)
+        return _import(described["class"], nn.Module)(**given)
     return value["value"]
 
 
 def _class(name: str) -> Callable[..., Learner]:
     """A learner's class by its name, wherever it was defined."""
     if name.startswith("metabook."):
-        return cast(Callable[..., Learner], _import(name))
+        return cast(Callable[..., Learner], _import(name, Learner))
     for kind in _below(Learner):  # type: ignore[type-abstract]
         if _name(kind) == name:
             return kind

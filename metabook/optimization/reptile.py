@@ -8,6 +8,8 @@ Nichol, Achiam & Schulman, *On First-Order Meta-Learning Algorithms*, 2018,
 https://arxiv.org/abs/1803.02999. Taught in sections 3.1 and 4.1 of the book.
 """
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -86,6 +88,22 @@ class Reptile(MAML):
     def extra_repr(self) -> str:
         """The settings, for printing."""
         return f"inner_lr={self.inner_lr}, inner_steps={self.inner_steps}"
+
+    def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Warn that another optimiser than plain gradient descent makes
+        another update than the paper's.
+        """
+        plain = isinstance(optimizer, torch.optim.SGD) and not any(
+            group["momentum"] or group["weight_decay"]
+            for group in optimizer.param_groups
+        )
+        if not plain:
+            warnings.warn(
+                f"Reptile under {type(optimizer).__name__} is not the paper's"
+                " update, theta + epsilon * (phi - theta): for that, train"
+                " with optimizer=torch.optim.SGD(learner.parameters(), lr=1.0)",
+                stacklevel=3,
+            )
 
     def loss(self, episode: Episode) -> Tensor:
         """Raises: Reptile's update is the gradient of no loss."""

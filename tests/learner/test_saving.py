@@ -4,6 +4,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -180,3 +181,81 @@ def test_no_code_of_a_file_is_run(tmp_path):
     torch.save({"kind": "metabook learner", "x": Evil()}, tmp_path / "x.pt")
     with pytest.raises(ValueError, match=r"x\.pt"):
         mb.load(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["metabook.cli:os.system", "metabook.data.files:os", "os:system"],
+)
+@pytest.mark.parametrize("where", ["class", "function", "module"])
+def test_a_file_cannot_name_what_is_no_learner_network_or_function(
+    asked, where, tmp_path
+):
+    gone = tmp_path / "gone"
+    call = {"command": {"value": f"touch {gone}"}}
+    asks = {"class": asked, "arguments": call}
+    learner = {
+        "class": asks,
+        "function": {
+            "class": "metabook.optimization.maml:MAML",
+            "arguments": {"loss_fn": {"function": asked}},
+        },
+        "module": {
+            "class": "metabook.optimization.maml:MAML",
+            "arguments": {"model": {"module": asks}},
+        },
+    }[where]
+    content = {"format": 1, "kind": "metabook learner", "learner": learner}
+    torch.save(content | {"weights": {}, "frozen": []}, tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=r"the file (asks for|holds a)"):
+        mb.load(tmp_path / "x.pt")
+    assert not gone.exists()
+
+
+@pytest.mark.parametrize(
+    "loss_fn",
+    [
+        torch.nn.CrossEntropyLoss(label_smoothing=0.3),
+        torch.nn.CrossEntropyLoss(reduction="sum"),
+        torch.nn.CrossEntropyLoss(ignore_index=0),
+    ],
+)
+def test_a_loss_with_options_is_ones_own(loss_fn, tmp_path):
+    mb.save(mb.MAML(mb.MLP(784, 5), loss_fn=loss_fn), tmp_path / "x.pt")
+    with pytest.raises(ValueError, match="loss_fn=..."):
+        mb.load(tmp_path / "x.pt")
+    assert mb.load(tmp_path / "x.pt", loss_fn=loss_fn).loss_fn is loss_fn
+    plain = mb.MAML(mb.MLP(784, 5), loss_fn=torch.nn.CrossEntropyLoss())
+    mb.save(plain, tmp_path / "x.pt")
+    mb.load(tmp_path / "x.pt")
+
+
+def changed():
+    net = mb.Conv4(width=4)
+    net.features[2] = nn.Identity()
+    return net
+
+
+def frozen():
+    net = mb.Conv4(width=4)
+    return net.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("make", [changed, frozen])
+def test_a_network_that_was_changed_is_ones_own(make, tmp_path, tasks):
+    learner = mb.ProtoNet(make()).eval()
+    mb.save(learner, tmp_path / "x.pt")
+    with pytest.raises(ValueError, match="embedding=..."):
+        mb.load(tmp_path / "x.pt")
+    again = mb.load(tmp_path / "x.pt", embedding=make())
+    e = tasks.sample(1)
+    parts = e.support_x, e.support_y, e.query_x
+    assert torch.equal(again(*parts), learner(*parts))
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    learner = mb.MAML(
+        mb.MLP(784, 5, hidden=np.array([6])), inner_lr=np.float64(0.1)
+    )
+    mb.save(learner, tmp_path / "x.pt")
+    assert mb.load(tmp_path / "x.pt").inner_lr == 0.1

@@ -4,6 +4,7 @@ else.
 """
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -305,3 +306,13 @@ def test_a_method_whose_update_is_no_gradient_of_a_loss_says_what_to_call(
     with pytest.raises(NotImplementedError, match=r"call\s+backward"):
         learner.loss(episode)
     assert learner.backward(episode) > 0
+
+
+def test_reptile_under_adam_says_that_it_is_not_the_papers_update():
+    learner = mb.Reptile(mb.MLP(1, 1), loss_fn=F.mse_loss)
+    with pytest.warns(UserWarning, match=r"not the paper's.*SGD"):
+        mb.train(learner, mb.Sinusoids(), 1, 2, progress=False)
+    sgd = torch.optim.SGD(learner.parameters(), lr=1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mb.train(learner, mb.Sinusoids(), 1, 2, optimizer=sgd, progress=False)

@@ -14,7 +14,7 @@ from torch.optim import lr_scheduler
 import metabook as mb
 from metabook.data import files
 from metabook.data.differences import differences
-from metabook.training.schedules import Steps
+from metabook.training.schedules import StepSizes
 from metabook.training.state import optimizer_settings
 from metabook.training.stream import tasks_settings
 
@@ -196,7 +196,7 @@ def test_every_option_of_a_scheduler_counts_and_where_it_is_does_not(
         for _ in range(steps):
             sgd.step()
             scheduler.step()
-        return Steps(sgd, scheduler, 10).settings()
+        return StepSizes(sgd, scheduler, 10).settings()
 
     before = settings(**plain)
     assert differences(before, settings(**plain | change))
@@ -210,16 +210,16 @@ def test_of_a_scheduler_of_ones_own_what_is_public_must_be_known():
 
     sgd = made(torch.optim.SGD)
     mine = Mine(sgd, 2)
-    plain = Steps(sgd, mine, 10).settings()
+    plain = StepSizes(sgd, mine, 10).settings()
     mine._cache = object()  # its own business
-    assert Steps(sgd, mine, 10).settings() == plain
+    assert StepSizes(sgd, mine, 10).settings() == plain
     mine.helper = object()
     with pytest.raises(TypeError, match=r"schedule\.helper is a object"):
-        Steps(sgd, mine, 10).settings()
+        StepSizes(sgd, mine, 10).settings()
     mine.helper = 3  # the way out: something that can be seen
-    assert differences(plain, Steps(sgd, mine, 10).settings(), "schedule") == [
-        "schedule.helper (was 'not there', is 3)"
-    ]
+    assert differences(
+        plain, StepSizes(sgd, mine, 10).settings(), "schedule"
+    ) == ["schedule.helper (was 'not there', is 3)"]
 
 
 # --- tasks that do not say what they are ---

@@ -44,9 +44,8 @@ class Programs:
         and return the loss.
 
         Parameters and buffers go into a program, settings are part of it: those
-        of the module are told apart by how it prints and by its plain
-        attributes, others are given. Other attributes of a module are as they
-        were when it was recorded.
+        of the module are told apart by its ``repr``, others are given. Other
+        attributes of a module are as they were when it was recorded.
         """
         parameters = dict(module.named_parameters())
         learned = [name for name, p in parameters.items() if p.requires_grad]
@@ -57,7 +56,7 @@ class Programs:
         look = [
             (t.shape, t.dtype, t.device) for t in (*state.values(), *tensors)
         ]
-        key = (_plain(module), module.training, settings, *learned, *look)
+        key = (repr(module), module.training, settings, *learned, *look)
         with torch.no_grad():
             if key not in self.made:
                 self.made[key] = _compile(
@@ -67,15 +66,6 @@ class Programs:
         for name, g in zip(learned, grads, strict=True):
             add_to_grad(parameters[name], g)
         return value
-
-
-def _plain(module: nn.Module) -> tuple[object, ...]:
-    """What tells a module from itself with another setting: how it prints, and
-    its plain attributes.
-    """
-    own = vars(module).items()
-    kinds = (bool, int, float, str, torch.dtype, type(None))
-    return repr(module), *(pair for pair in own if isinstance(pair[1], kinds))
 
 
 def _compile(

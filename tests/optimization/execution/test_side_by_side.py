@@ -356,29 +356,6 @@ def test_a_model_that_vmap_cannot_run_is_told_the_way_out(episode):
         mb.MAML(Chooses().double(), vectorized=True).loss(episode)
 
 
-class Weighted(mb.MAML):
-    """A relative with a factor of its own, which may change."""
-
-    factor = 1.0
-
-    def outer_loss(self, part, way):
-        return self.factor * super().outer_loss(part, way)
-
-
-def test_a_compiled_program_follows_a_setting_that_changes():
-    learner = Weighted(mb.MLP(1, 1, hidden=(4,)), loss_fn=F.mse_loss)
-    learner.factor = 1.0
-    compiled = Weighted(
-        copy.deepcopy(learner.model), loss_fn=F.mse_loss, compiled=True
-    )
-    waves = mb.Sinusoids(shot=3, query=3).sample(2)
-    for factor in (1.0, 10.0):
-        learner.factor = compiled.factor = factor
-        assert compiled.backward(waves) == pytest.approx(
-            learner.backward(waves), rel=1e-4
-        )
-
-
 def test_what_would_not_be_compiled_is_refused():
     class Nothing(mb.MAML):
         def add_gradient(self, part, way, tasks):
