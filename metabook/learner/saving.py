@@ -171,6 +171,8 @@ def _value(value: Any) -> dict[str, Any]:
     """One argument, as plain values."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
+    if isinstance(value, list | tuple):
+        value = [v.item() if isinstance(v, np.generic) else v for v in value]
     if value is None or isinstance(value, bool | int | float | str | Tensor):
         return {"value": value}
     if isinstance(value, list | tuple) and all(
@@ -242,11 +244,11 @@ def _import(name: str, kind: type) -> Any:
         thing = getattr(importlib.import_module(module), own) if known else None
     except (ImportError, AttributeError):
         thing = None
-    base = kind if kind is FunctionType else type
-    right = isinstance(thing, base) and thing.__module__ == module
-    if right and kind is not FunctionType:
-        right = issubclass(thing, kind)
-    if not right:
+    if kind is FunctionType:
+        right = isinstance(thing, FunctionType)
+    else:
+        right = isinstance(thing, type) and issubclass(thing, kind)
+    if not right or getattr(thing, "__module__", None) != module:
         raise ValueError(
             f"the file asks for {name!r}, which is no {kind.__name__} of torch"
             " or of this version of metabook"
