@@ -40,7 +40,10 @@ LEARNERS = {
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
 @pytest.mark.parametrize("name", LEARNERS)
-def test_so_many_steps_of_that_size_are_taken(tasks, steps_taken, name, steps):
+def test_so_many_steps_of_that_size_are_taken(
+    tasks, steps_taken, name, steps, monkeypatch
+):
+    monkeypatch.setenv("METABOOK_PROBE", "0")  # which trains a copy
     make, optimizers = LEARNERS[name]
     episode = tasks.sample(2)
     learner = make(steps=steps, lr=0.03)
