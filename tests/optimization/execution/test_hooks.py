@@ -10,10 +10,11 @@ import metabook as mb
 
 
 @pytest.fixture(autouse=True)
-def two_threads():
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(1)
+def two_threads(monkeypatch):
+    """Two tasks at once, and one core for each operation."""
+    set_num_threads = torch.set_num_threads
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: set_num_threads(1))
 
 
 class Recorder:

@@ -18,10 +18,11 @@ from metabook.optimization.execution.streams import Streams
 
 
 @pytest.fixture
-def two_threads():
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(1)
+def two_threads(monkeypatch):
+    """Two tasks at once, and one core for each operation."""
+    set_num_threads = torch.set_num_threads
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: set_num_threads(1))
 
 
 class Sequence(nn.Module):
