@@ -264,6 +264,18 @@ def test_convolutions_are_tried_in_earnest(norm, strided, tasks):
         check_second_derivatives(learner, episode.support_x, episode.support_y)
 
 
+def test_dropout_hides_nothing():
+    learner = mb.MAML(net(lambda: weight_norm(linear()), nn.Dropout, head), 0.5)
+    with pytest.raises(RuntimeError, match=r"0\.parametrizations\.weight"):
+        learner.backward(task_batch())
+
+
+def test_quotients_that_disagree_with_each_other_say_nothing():
+    """A layer in single precision: its steps are seen, and not its slope."""
+    model = net(linear, lambda: Apply(lambda x: x.float().to(x)), nn.Tanh, head)
+    assert mb.MAML(model, 0.5).backward(task_batch()) > 0
+
+
 class Sign(torch.autograd.Function):
     """A straight-through estimator."""
 
