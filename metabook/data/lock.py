@@ -67,15 +67,27 @@ def locked(folder: Path) -> Iterator[None]:
             # else a file system that knows no locks: go on without
         _mine.add(place)
         try:
-            os.ftruncate(handle, 0)
-            os.lseek(handle, 0, os.SEEK_SET)
-            os.write(handle, me.encode())
+            _sign(handle, folder, me)
             yield
         finally:
             _mine.discard(place)
             os.ftruncate(handle, 0)
     finally:
         os.close(handle)
+
+
+def _sign(handle: int, folder: Path, me: str) -> None:
+    """Write into the lock who holds it."""
+    try:
+        os.ftruncate(handle, 0)
+        os.lseek(handle, 0, os.SEEK_SET)
+        os.write(handle, me.encode())
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{folder / '.lock'} cannot be written ({error.strerror}): make"
+            " room on the disk, or choose another folder",
+        ) from error
 
 
 def _busy(folder: Path, holder: str) -> BlockingIOError:

@@ -265,3 +265,20 @@ def test_a_notebook_is_known_by_its_kernel(monkeypatch):
         assert progress._in_notebook() == (name == "notebook")
     monkeypatch.delitem(sys.modules, "IPython")
     assert not progress._in_notebook()
+
+
+def test_a_disk_too_full_for_the_lock_is_named_and_room_is_the_way_out(
+    tmp_path, monkeypatch
+):
+    def full(handle, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with (
+            pytest.raises(OSError, match=r"\.lock cannot be .*make room"),
+            locked(tmp_path),
+        ):
+            pass
+    with locked(tmp_path):  # once there is room
+        assert (tmp_path / ".lock").read_text("utf8").startswith("process")
