@@ -169,6 +169,7 @@ def train(
     optimizer = optimizer or torch.optim.Adam(
         learner.parameters(), lr=lr, fused=device.type in ("cpu", "cuda")
     )
+    _check_optimizer(optimizer, learner)
     learner.check_optimizer(optimizer)
     steps = StepSizes(optimizer, schedule, iterations)
     run = TrainingState(learner, optimizer, steps)
@@ -245,6 +246,20 @@ def train(
                 run.leave()
         ctrl_c.check()
     return run.history
+
+
+def _check_optimizer(
+    optimizer: torch.optim.Optimizer, learner: Learner
+) -> None:
+    """Refuse an optimiser that would move nothing of the learner's."""
+    own = {id(p) for p in learner.parameters()}
+    groups = optimizer.param_groups
+    if not any(id(p) in own for group in groups for p in group["params"]):
+        raise ValueError(
+            f"the {type(optimizer).__name__} has no parameter of this"
+            f" {type(learner).__name__}, so that nothing would be trained: make"
+            " it over learner.parameters()"
+        )
 
 
 def _check_numbers(**numbers: int) -> None:

@@ -456,3 +456,15 @@ def test_the_same_seed_gives_the_same_bits(tasks):
         train(learner, tasks)
     assert same(a, b)
     assert np.isfinite(train(a, tasks).losses).all()
+
+
+def test_an_optimiser_of_another_model_is_refused_and_the_way_out_works():
+    learner = mb.MAML(mb.MLP(1, 1), loss_fn=torch.nn.functional.mse_loss)
+    other = torch.optim.SGD(mb.MLP(1, 1).parameters(), 0.1)
+    options = {"iterations": 1, "tasks_per_batch": 2, "progress": False}
+    with pytest.raises(ValueError, match=r"over learner\.parameters\(\)"):
+        mb.train(learner, mb.Sinusoids(), optimizer=other, **options)
+    own = torch.optim.SGD(learner.parameters(), 0.1)
+    before = learner.model[1].weight.clone()
+    mb.train(learner, mb.Sinusoids(), optimizer=own, **options)
+    assert not torch.equal(learner.model[1].weight, before)
