@@ -369,6 +369,8 @@ class Predictor:
             kind = f", classes {', '.join(self.class_names[0])}"
         elif self.classes is not None:
             kind = f", {self.classes.shape[1]} classes each"
+        if self.learner.transductive:
+            kind += ", transductive"
         return f"Predictor({type(self.learner).__name__}, {tasks}{kind})"
 
     def __call__(self, query_x: Tensor) -> Tensor:

@@ -158,7 +158,9 @@ def test_a_transductive_learner_warns_once_of_a_single_query(episode):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         learner.adapt(x, y)(query_x[:, :1])
+    assert "transductive" in repr(learner.adapt(x, y))
     inductive = mb.MAML(small_conv(out=5, norm="support"), 0.1)
+    assert "transductive" not in repr(inductive.adapt(x, y))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         inductive.adapt(x, y)(query_x[:, :1])
