@@ -35,7 +35,9 @@ def squared_euclidean(queries: Tensor, prototypes: Tensor) -> Tensor:
     -------
     Tensor, (T, Q, C)
         Computed as ``|z|^2 - 2 z.c + |c|^2``, a matrix product: memory T Q C,
-        never T Q C D.
+        never T Q C D. The mean of the prototypes is subtracted from both first,
+        since where features are far from zero and close together nothing
+        would be left of their differences.
 
     Examples
     --------
@@ -44,6 +46,9 @@ def squared_euclidean(queries: Tensor, prototypes: Tensor) -> Tensor:
     >>> squared_euclidean(z, c)
     tensor([[[1., 9.]]])
     """
+    # a shift changes no distance, and so has no gradient
+    mean = prototypes.detach().mean(dim=1, keepdim=True)
+    queries, prototypes = queries - mean, prototypes - mean
     z2 = queries.pow(2).sum(dim=-1)[:, :, None]
     c2 = prototypes.pow(2).sum(dim=-1)[:, None, :]
     # rounding can leave a tiny negative number where z = c
@@ -88,7 +93,13 @@ def cosine(queries: Tensor, prototypes: Tensor) -> Tensor:
     ... )
     tensor([[[0., 1., 2.]]])
     """
-    return 1 - F.normalize(queries, dim=-1) @ F.normalize(prototypes, dim=-1).mT
+    # of unit vectors: 1 - a.b = |a - b|^2 / 2, where small angles keep digits
+    half = squared_euclidean(
+        F.normalize(queries, dim=-1), F.normalize(prototypes, dim=-1)
+    )
+    # a vector of zeros has no direction: at a right angle to all
+    zeros = ~queries.any(dim=-1)[:, :, None], ~prototypes.any(dim=-1)[:, None]
+    return (half + zeros[0] + zeros[1]) / 2
 
 
 DISTANCES: dict[str, Distance] = {
