@@ -128,6 +128,7 @@ class InnerLoopLearner(Method):
         )
         self.first_order, self.query_dtype = first_order, query_dtype
         self.execution = execution
+        self.add_learned()
         # kinds of tasks on which the second derivatives were found right
         self._checked: set[object] = set()
 

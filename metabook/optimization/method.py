@@ -66,6 +66,12 @@ class Method(Learner):
     def outer_loss(self, part: Episode, way: int | None) -> Tensor:
         """What the outer loop minimises, summed over the tasks."""
 
+    def add_learned(self) -> None:
+        """Give the learner what the outer loop learns beside the model, once
+        the learner is made: here nothing.
+        """
+        return
+
     def at_step(self, step: int) -> Weights:
         """Weights outside of the inner loop that belong to one of its steps:
         here none.

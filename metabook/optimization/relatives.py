@@ -141,32 +141,10 @@ class MetaSGD(MAML):
     True
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        inner_lr: float = 0.01,
-        inner_steps: int = 1,
-        *,
-        first_order: bool = False,
-        loss_fn: LossFn = F.cross_entropy,
-        vectorized: bool | None = None,
-        threads: int | None = None,
-        query_dtype: torch.dtype | None = None,
-        compiled: bool = False,
-    ) -> None:
-        super().__init__(
-            model,
-            inner_lr,
-            inner_steps,
-            first_order=first_order,
-            loss_fn=loss_fn,
-            vectorized=vectorized,
-            threads=threads,
-            query_dtype=query_dtype,
-            compiled=compiled,
-        )
+    def add_learned(self) -> None:
+        """A step size for every weight, which the outer loop learns."""
         self.step_sizes = nn.ParameterList(
-            [torch.full_like(w, inner_lr) for w in self.adapted().values()]
+            [torch.full_like(w, self.inner_lr) for w in self.adapted().values()]
         )
 
     def step_size(self, step: int) -> Weights:

@@ -14,6 +14,7 @@ from functools import partial
 import pytest
 import torch
 from processes import Child
+from searches import FAST, evaluate, same
 from test_strategies import SPACE, STRATEGIES
 
 import metabook as mb
@@ -23,31 +24,9 @@ from metabook.nas import loop
 EVOLUTION = partial(mb.nas.RegularizedEvolution, population=5, sample=2)
 
 
-def evaluate(arch):
-    return arch[0] + len(str(arch[2])) / 10
-
-
-@pytest.fixture(
-    params=[
-        "random search",
-        "evolution",
-        "local search",
-        "reinforce, independent",
-    ]
-)
+@pytest.fixture(params=FAST)
 def make(request):
     return lambda seed=0: STRATEGIES[request.param](SPACE, seed)
-
-
-def same(a, b):
-    """Whether two states are equal to the last bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 def log(folder):

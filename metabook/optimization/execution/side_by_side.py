@@ -123,7 +123,7 @@ def worthwhile(model: nn.Module, device: torch.device) -> bool:
     other models on a GPU.
     """
     return perceptron_layers(model) is not None or (
-        device.type == "cuda" and obstacle(model) is None
+        device.type != "cpu" and obstacle(model) is None
     )
 
 
